@@ -1,0 +1,1 @@
+"""A ComfyUI server: its HTTP and websocket API (``client``) and batches run through it (``runner``)."""

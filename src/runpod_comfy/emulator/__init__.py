@@ -1,0 +1,1 @@
+"""RunPod Serverless and ComfyUI on this machine: servers, not mocks, with the real ones' sharp edges."""

@@ -1,0 +1,1 @@
+"""Where a workflow can run: one face, several places."""

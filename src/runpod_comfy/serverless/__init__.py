@@ -1,0 +1,1 @@
+"""RunPod's HTTP API for queue-based endpoints, and nothing else."""

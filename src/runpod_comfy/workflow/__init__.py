@@ -1,0 +1,1 @@
+"""Workflows in ComfyUI's API format: templates, graphs and seeds."""
