@@ -1,0 +1,338 @@
+"""The native answer: JSON lines, one output a line.
+
+::
+
+    {"images": [{"image": "<base64>", "name": "a_00001_.png", "subfolder": ""}], …}      what every reader knows
+    {"images": [], "error": "…"}                                                         the end of a failed job
+    {"images": [], "seq": 9, "done": {"lines": 10, "gpu_s": 4.2}}                        the end of a whole job (ours)
+
+Every line has the key ``images``, if only as ``[]``: existing clients read it without asking. We add keys and never
+change these: ``seq`` ``batch`` ``seed`` ``node_id`` ``node_title`` ``files`` ``texts`` ``progress`` ``batch_done``
+``warnings``, and on each output ``size_bytes`` and ``sha256``. Those two are what makes an output trustworthy: RunPod's
+SDK gives up a piece after one connection reset, the job still ends COMPLETED, and the joined line may still be JSON with
+half an image in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from runpod_comfy.dialects.lines import LineJoiner, cut_line
+from runpod_comfy.errors import ProtocolError
+from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
+from runpod_comfy.media import from_base64, media_type_of, to_base64
+from runpod_comfy.results import Origin, Output, OutputFile, OutputText, WorkflowOutputImage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runpod_comfy.events import Event
+
+__all__ = ["LineWriter", "NativeReader", "RemoteError"]
+
+
+class LineWriter:
+    """Turns a run's events into the pieces that a handler yields; numbers the lines that must not get lost."""
+
+    def __init__(self) -> None:
+        self._seq = 0
+
+    def event(self, event: Event) -> Iterator[str]:
+        """Yield the pieces of one event's line; events that have no line yield nothing."""
+        match event:
+            case OutputReady(output=output):
+                yield from self._numbered(_encode_output(output))
+            case BatchFinished():
+                done = {"batch_count": event.batch_count, "gpu_s": event.gpu_s}
+                yield from self._numbered({"batch": event.batch, "seed": event.seed, "batch_done": done})
+            case Progress():
+                # Unnumbered: nobody misses one, and a gap in the numbers shall mean a lost output.
+                names = ("batch", "batch_count", "node_id", "node_title", "value", "maximum")
+                yield from _pieces({"progress": {name: getattr(event, name) for name in names}})
+            case Warned(message=message):
+                yield from self._numbered({"warnings": [message]})
+            case _:
+                return
+
+    def error(
+        self, text: str, *, node_id: str | None = None, node_type: str | None = None, traceback: str | None = None
+    ) -> Iterator[str]:
+        """Yield the pieces of the line that ends a failed job."""
+        more = {"node_id": node_id, "node_type": node_type, "traceback": traceback}
+        yield from self._numbered({"error": text, **{name: value for name, value in more.items() if value is not None}})
+
+    def done(self, *, gpu_s: float | None) -> Iterator[str]:
+        """Yield the pieces of the line that ends a whole job."""
+        yield from self._numbered({"done": {"lines": self._seq + 1, "gpu_s": gpu_s}})
+
+    def _numbered(self, line: dict[str, Any]) -> Iterator[str]:
+        numbered = {"seq": self._seq, **line}
+        self._seq += 1
+        yield from _pieces(numbered)
+
+
+def _pieces(line: dict[str, Any]) -> Iterator[str]:
+    # ASCII only, since the SDK escapes everything else at up to twelve bytes a character.
+    return cut_line(json.dumps({"images": [], **line}, ensure_ascii=True, separators=(",", ":")))
+
+
+def _encode_output(output: Output) -> dict[str, Any]:
+    origin = output.origin
+    line: dict[str, Any] = {
+        "batch": origin.batch,
+        "seed": origin.seed,
+        "node_id": origin.node_id,
+        "node_title": origin.node_title,
+    }
+    if isinstance(output, OutputText):
+        data = output.text.encode("utf-8", "surrogatepass")
+        sha256 = hashlib.sha256(data).hexdigest()
+        return {**line, "texts": [{"text": output.text, "size_bytes": len(data), "sha256": sha256}]}
+    about = {
+        "name": output.name,
+        "subfolder": output.subfolder or "",
+        "kind": output.kind,
+        "media_type": output.media_type,
+        "size_bytes": output.size_bytes,
+        "sha256": output.sha256,
+    }
+    if isinstance(output, WorkflowOutputImage):
+        return {**line, "images": [{"image": to_base64(output.data), **about}]}
+    return {**line, "files": [{"data": to_base64(output.data), **about}]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteError:
+    """What a worker said when it failed."""
+
+    message: str
+    node_id: str | None = None
+    node_type: str | None = None
+    traceback: str | None = None
+
+
+@dataclass(slots=True)
+class NativeReader:
+    """Reads a job's answer from its pieces, and knows at any time what is still missing.
+
+    Attributes:
+        error: The error the worker reported, or None.
+        gpu_s: How long ComfyUI computed for the job, in seconds, once the worker has said so.
+        outputs: How many outputs arrived whole.
+        lines: How many lines could be read.
+        batches_done: How many batches the worker has finished.
+        lost: What is known to have arrived damaged, as phrases.
+    """
+
+    error: RemoteError | None = None
+    gpu_s: float | None = None
+    outputs: int = 0
+    lines: int = 0
+    batches_done: int = 0
+    lost: list[str] = field(default_factory=list)
+    _joiner: LineJoiner = field(default_factory=LineJoiner)
+    _seen: set[int] = field(default_factory=set)
+    _line_count: int | None = None
+    _spoilt: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the worker has said that it is done and every line of it is here."""
+        return self._line_count is not None and not self.missing and not self.lost
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the worker numbers its lines, so that a loss can be told."""
+        return bool(self._seen)
+
+    @property
+    def done(self) -> bool:
+        """Whether the worker's last line has arrived: its end, or its error."""
+        return self._line_count is not None or self.error is not None
+
+    @property
+    def missing(self) -> int:
+        """How many numbered lines are known to be missing."""
+        expected = self._line_count if self._line_count is not None else max(self._seen, default=-1) + 1
+        return expected - len(self._seen)
+
+    def describe_loss(self) -> str | None:
+        """Say what is missing now that nothing more will come, or None where all is here."""
+        parts = list(self.lost)
+        if self.missing > len(parts):
+            parts.append(f"{self.missing - len(parts)} line(s) of the answer never arrived")
+        elif self.numbered and not self.done:
+            parts.append("the end of the answer never arrived")
+        elif not self.numbered and self._spoilt:
+            parts.append(f"{self._spoilt} line(s) of the answer are damaged")
+        if self._joiner.pending:
+            parts.append("the last line is incomplete")
+        return "; ".join(parts) or None
+
+    def start_over(self) -> None:
+        """Be ready to read the whole answer again; numbered lines that were read already are then passed over."""
+        self._joiner = LineJoiner()
+        self._spoilt = 0
+        self.lost.clear()
+
+    def feed(self, piece: object) -> Iterator[Event]:
+        """Take one piece, as ``/stream`` or the aggregate in ``/status`` gives it, and yield what it completes.
+
+        Raises:
+            ProtocolError: The piece is not of this dialect.
+        """
+        if not isinstance(piece, str):
+            raise ProtocolError(
+                f"The worker answered {_shape(piece)} where the native dialect has lines of text. "
+                "The endpoint runs another kind of worker; deploy this project's worker, or one of the same wire format."
+            )
+        for line in self._joiner.feed(piece):
+            yield from self._line(line)
+
+    def _line(self, text: str) -> Iterator[Event]:
+        try:
+            line = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            # Pieces of it were lost. The next newline starts afresh.
+            self._spoilt += 1
+            return
+        if line is None or line in ({}, []):
+            return
+        self.lines += 1
+        if not isinstance(line, dict) or not line.keys() & _KNOWN_KEYS:
+            raise ProtocolError(
+                f"The worker answered {_shape(line)}, which is no line of the native dialect. "
+                "The endpoint runs another kind of worker."
+            )
+        seq = _int(line.get("seq"))
+        if seq is not None and (seq < 0 or seq in self._seen):
+            return
+        lost_before = len(self.lost)
+        yield from self._outputs(line)
+        if seq is not None and len(self.lost) == lost_before:
+            self._seen.add(seq)
+        yield from _notes(line)
+        self._ends(line)
+        if isinstance(line.get("batch_done"), dict):
+            self.batches_done += 1
+            about = line["batch_done"]
+            yield BatchFinished(
+                batch=_int(line.get("batch")) or 0,
+                batch_count=_int(about.get("batch_count")) or 0,
+                seed=_int(line.get("seed")),
+                gpu_s=_number(about.get("gpu_s")),
+            )
+
+    def _outputs(self, line: dict[str, Any]) -> Iterator[OutputReady]:
+        origin = Origin(
+            batch=_int(line.get("batch")),
+            seed=_int(line.get("seed")),
+            node_id=_text(line.get("node_id")),
+            node_title=_text(line.get("node_title")),
+        )
+        for key, data_key in (("images", "image"), ("files", "data")):
+            for item in _items(line, key):
+                output = self._file(item, data_key, origin)
+                if output is not None:
+                    self.outputs += 1
+                    yield OutputReady(output=output)
+        for item in _items(line, "texts"):
+            text = item.get("text")
+            if isinstance(text, str) and self._is_whole(item, text.encode("utf-8", "surrogatepass"), "a text"):
+                self.outputs += 1
+                yield OutputReady(output=OutputText(text=text, origin=origin))
+
+    def _file(self, item: dict[str, Any], data_key: str, origin: Origin) -> OutputFile | None:
+        name = _text(item.get("name")) or "unnamed"
+        try:
+            data = from_base64(item.get(data_key) or "", allow_data_uri=True)
+        except ValueError:
+            self.lost.append(f"{name} arrived damaged")
+            return None
+        if not data or not self._is_whole(item, data, name):
+            if not data:
+                self.lost.append(f"{name} arrived empty")
+            return None
+        media_type = _text(item.get("media_type")) or media_type_of(data) or "application/octet-stream"
+        make = WorkflowOutputImage if data_key == "image" else OutputFile
+        return make(
+            name=name,
+            data=data,
+            subfolder=_text(item.get("subfolder")) or None,
+            kind=_text(item.get("kind")) or "images",
+            media_type=media_type,
+            origin=origin,
+        )
+
+    def _is_whole(self, item: dict[str, Any], data: bytes, name: str) -> bool:
+        expected = item.get("sha256")
+        whole = not isinstance(expected, str) or hashlib.sha256(data).hexdigest() == expected.lower()
+        if not whole:
+            self.lost.append(f"{name} arrived damaged")
+        return whole
+
+    def _ends(self, line: dict[str, Any]) -> None:
+        message = line.get("error")
+        if message:
+            self.error = RemoteError(
+                message=message if isinstance(message, str) else json.dumps(message),
+                node_id=_text(line.get("node_id")),
+                node_type=_text(line.get("node_type")),
+                traceback=_text(line.get("traceback")),
+            )
+        done = line.get("done")
+        if isinstance(done, dict):
+            self._line_count = _int(done.get("lines"))
+            self.gpu_s = _number(done.get("gpu_s"))
+
+
+_KNOWN_KEYS = {"images", "error", "done", "progress", "files", "texts", "warnings", "batch_done"}
+
+
+def _notes(line: dict[str, Any]) -> Iterator[Progress | Warned]:
+    progress = line.get("progress")
+    if isinstance(progress, dict):
+        yield Progress(
+            batch=_int(progress.get("batch")) or 0,
+            batch_count=_int(progress.get("batch_count")) or 0,
+            node_id=_text(progress.get("node_id")),
+            node_title=_text(progress.get("node_title")),
+            value=_int(progress.get("value")) or 0,
+            maximum=_int(progress.get("maximum")) or 0,
+        )
+    warnings = line.get("warnings")
+    if isinstance(warnings, list):
+        yield from (Warned(message=each) for each in warnings if isinstance(each, str))
+
+
+def _items(line: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    found = line.get(key)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise ProtocolError(f"The worker's {key!r} is {_shape(found)}; the native dialect has a list of objects there.")
+    return found
+
+
+def _shape(value: object) -> str:
+    """Describe an answer without repeating what is in it: it may hold images or secrets."""
+    if isinstance(value, dict):
+        return "an object with the keys " + (", ".join(sorted(map(str, value))[:6]) or "(none)")
+    return {list: "a list", str: "a string", type(None): "null", bool: "true or false"}.get(type(value), "a number")
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _int(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

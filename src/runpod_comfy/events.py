@@ -1,0 +1,104 @@
+"""What happens to a submission, as small frozen values made for ``match``.
+
+>>> match event:  # doctest: +SKIP
+...     case Progress(node_title=title, value=value, maximum=maximum):
+...         print(title, value, maximum)
+...     case OutputReady(output=WorkflowOutputImage() as image):
+...         image.save("out/")
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from runpod_comfy.results import Output, WorkflowResult
+
+__all__ = ["BatchFinished", "Event", "Finished", "OutputReady", "Progress", "Queued", "Started", "Warned"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """The job is accepted and waits for a worker.
+
+    Attributes:
+        job_id: RunPod's id of the job (on a ComfyUI server: our submission id).
+    """
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A worker has taken the job.
+
+    Attributes:
+        worker_id: RunPod's id of the worker, or None where it is not known.
+        queue_s: How long the job waited, in seconds, or None.
+    """
+
+    worker_id: str | None = None
+    queue_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A node of the workflow computes.
+
+    Attributes:
+        batch: The batch, counted from 0.
+        batch_count: How many batches the job has.
+        node_id: The node.
+        node_title: The node's title, or its class.
+        value: The step it is at; 0 where the node does not count steps.
+        maximum: How many steps it has; 0 where the node does not count steps.
+    """
+
+    batch: int
+    batch_count: int
+    node_id: str | None = None
+    node_title: str | None = None
+    value: int = 0
+    maximum: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputReady:
+    """One output is here, whole and checked."""
+
+    output: Output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFinished:
+    """All outputs of a batch are here.
+
+    Attributes:
+        batch: The batch, counted from 0.
+        batch_count: How many batches the job has.
+        seed: The batch's seed, or None where the worker does not say.
+        gpu_s: How long ComfyUI computed for it, in seconds, or None.
+    """
+
+    batch: int
+    batch_count: int
+    seed: int | None = None
+    gpu_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """Something that a careful reader should know, as a sentence."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """Everything is here. The last event of every submission that does not raise."""
+
+    result: WorkflowResult
+
+
+Event: TypeAlias = Queued | Started | Progress | OutputReady | BatchFinished | Warned | Finished

@@ -1,0 +1,207 @@
+"""The public face of every executor, written once.
+
+A subclass brings one thing: ``_run``, which carries a submission out and yields its events. All I/O happens on the
+background loop (``_loop``); a face method does nothing but choose how the caller waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from runpod_comfy import _loop
+from runpod_comfy.errors import ConfigurationError, JobError, RunpodComfyError, WaitTimeout
+from runpod_comfy.events import Finished, OutputReady, Warned
+from runpod_comfy.executors.collect import Collector
+from runpod_comfy.executors.request import WorkflowRequest, request_method, workflow_request
+from runpod_comfy.media import encode_images
+from runpod_comfy.results import Timings, WorkflowOutputImage
+from runpod_comfy.submission import batches_needed, build_submission
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from runpod_comfy.events import Event
+    from runpod_comfy.results import WorkflowResult
+    from runpod_comfy.submission import Submission
+
+__all__ = ["WorkflowExecutor"]
+
+DEFAULT_TIMEOUT_S = 24 * 3600.0
+"""How long a call waits where it does not say: as long as RunPod keeps a job (``ttl``, 24 hours by default)."""
+
+_T = TypeVar("_T")
+
+
+class WorkflowExecutor(ABC):
+    """Runs workflows somewhere; see the subclasses for where.
+
+    >>> with RunpodComfyWorkflowExecutor(endpoint="…", batch_size=8) as executor:  # doctest: +SKIP
+    ...     executor.submit_workflow("portrait.json.jinja", ["me.jpg"], num_samples=16).save("out")
+
+    Args:
+        batch_size: How many images a batch has where a call does not say.
+    """
+
+    def __init__(self, *, batch_size: int = 1) -> None:
+        batches_needed(1, batch_size)
+        self.batch_size = batch_size
+
+    @request_method(workflow_request)
+    def submit_workflow(self, request: WorkflowRequest) -> WorkflowResult:
+        """Run a workflow, wait, and return its images. Ctrl-C cancels the job."""
+        return _loop.run_sync(lambda: self._result(request))
+
+    @request_method(workflow_request)
+    def submit_workflow_async(self, request: WorkflowRequest) -> asyncio.Future[WorkflowResult]:
+        """Run a workflow and return a future of its images at once. Cancelling the future cancels the job.
+
+        Raises RuntimeError, before anything is sent, where no event loop runs.
+        """
+        return _loop.run_async(lambda: self._result(request))
+
+    @request_method(workflow_request)
+    def stream_workflow(self, request: WorkflowRequest) -> Iterator[WorkflowOutputImage]:
+        """Run a workflow and yield its images as they arrive. Leaving the loop early cancels the job."""
+        return _loop.iterate_sync(lambda: self._images(request))
+
+    @request_method(workflow_request)
+    def stream_workflow_async(self, request: WorkflowRequest) -> AsyncIterator[WorkflowOutputImage]:
+        """Run a workflow and yield its images as they arrive. Leaving the loop early cancels the job."""
+        return _loop.iterate_async(lambda: self._images(request))
+
+    @request_method(workflow_request)
+    def watch_workflow(self, request: WorkflowRequest) -> Iterator[Event]:
+        """Run a workflow and yield all its events, ``Finished`` last. Leaving the loop early cancels the job."""
+        return _loop.iterate_sync(lambda: self._events(request))
+
+    @request_method(workflow_request)
+    def watch_workflow_async(self, request: WorkflowRequest) -> AsyncIterator[Event]:
+        """Run a workflow and yield all its events, ``Finished`` last. Leaving the loop early cancels the job."""
+        return _loop.iterate_async(lambda: self._events(request))
+
+    def close(self) -> None:
+        """Let go of what this executor holds. Connections are shared by all executors and closed at exit."""
+        _loop.run_sync(self._close)
+
+    async def aclose(self) -> None:
+        """Let go of what this executor holds. Connections are shared by all executors and closed at exit."""
+        await _loop.run_async(self._close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    # -- for subclasses; on the background loop --------------------------------------------------------------------
+
+    @abstractmethod
+    def _run(self, submission: Submission, request: WorkflowRequest) -> AsyncGenerator[Event | Timings]:
+        """Carry a submission out and yield what happens, any ``Timings`` among it.
+
+        Closing the generator early, or cancelling the task that runs it, ends the remote work before it returns.
+        """
+
+    async def _close(self) -> None:
+        """Let go of what the subclass holds."""
+
+    async def _prepare(self, request: WorkflowRequest) -> Submission:
+        """Encode the images, render the template and check the graph; nothing is sent."""
+        images = await encode_images(request.input_images, max_pixels=request.input_max_pixels)
+        return build_submission(
+            request.template,
+            images=images,
+            num_samples=request.num_samples,
+            batch_size=self.batch_size if request.batch_size is None else request.batch_size,
+            variables=request.variables,
+            seed=request.seed,
+            randomize_seed=request.randomize_seed,
+            previews=request.previews,
+            submission_id=uuid.uuid4().hex,
+        )
+
+    async def _events(self, request: WorkflowRequest) -> AsyncGenerator[Event]:
+        """Yield all events of a submission; every error leaves with what had arrived."""
+        started_s = time.monotonic()
+        submission = await self._prepare(request)
+        collector = Collector(submission_id=submission.submission_id)
+        for message in submission.warnings:
+            warning = Warned(message=message)
+            collector.add(warning)
+            yield warning
+        try:
+            async with aclosing(self._run(submission, request)) as run:
+                async for event in _until(run, request.timeout_s or DEFAULT_TIMEOUT_S):
+                    collector.add(event)
+                    if not isinstance(event, Timings):
+                        yield event
+        except TimeoutError as exc:
+            raise _with_partial(_wait_timeout(collector.job_id, request), collector) from exc
+        except RunpodComfyError as exc:
+            error = _with_partial(exc, collector)
+            raise error from (exc if error is not exc else exc.__cause__)
+        yield Finished(result=collector.result(total_s=time.monotonic() - started_s))
+
+    async def _result(self, request: WorkflowRequest) -> WorkflowResult:
+        async with aclosing(self._events(request)) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    return event.result
+        raise ConfigurationError("The executor ended without a result.")
+
+    async def _images(self, request: WorkflowRequest) -> AsyncGenerator[WorkflowOutputImage]:
+        async with aclosing(self._events(request)) as events:
+            async for event in events:
+                if isinstance(event, OutputReady) and isinstance(event.output, WorkflowOutputImage):
+                    yield event.output
+
+
+async def _until(source: AsyncGenerator[_T], timeout_s: float) -> AsyncGenerator[_T]:
+    """Yield what ``source`` yields, until the time is over: then it is stopped and TimeoutError raised."""
+    deadline_s = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        try:
+            # The scope ends before the yield: one that spanned it would cancel whoever consumes this.
+            async with asyncio.timeout_at(deadline_s):
+                item = await anext(source)
+        except StopAsyncIteration:
+            return
+        yield item
+
+
+def _wait_timeout(job_id: str | None, request: WorkflowRequest) -> WaitTimeout:
+    waited_s = request.timeout_s or DEFAULT_TIMEOUT_S
+    return WaitTimeout(
+        f"Not finished after {waited_s:g} s, the timeout of this call; "
+        + (f"job {job_id} was cancelled." if job_id else "nothing was running yet.")
+        + " Pass a longer timeout=, or split the work into smaller jobs.",
+        job_id=job_id,
+    )
+
+
+def _with_partial(error: RunpodComfyError, collector: Collector) -> RunpodComfyError:
+    """Give an error what had arrived; an error that has no place for it becomes the cause of one that has."""
+    if isinstance(error, JobError):
+        error.job_id = error.job_id or collector.job_id
+        error.partial = collector.result()
+        return error
+    if collector.empty:
+        return error
+    return JobError(
+        f"{error} {len(collector.images)} image(s) that had arrived are in .partial.",
+        job_id=collector.job_id,
+        endpoint_id=error.endpoint_id,
+        partial=collector.result(),
+    )

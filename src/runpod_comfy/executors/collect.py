@@ -1,0 +1,92 @@
+"""Events become a result: the list that a caller receives, or the partial one that an error carries."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from runpod_comfy.events import BatchFinished, OutputReady, Queued, Started, Warned
+from runpod_comfy.results import OutputFile, OutputText, Timings, WorkflowOutputImage, WorkflowResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runpod_comfy.events import Event
+
+__all__ = ["Collector"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Collector:
+    """Takes each event of a submission in turn and can give the result so far at any time."""
+
+    submission_id: str = ""
+    images: list[WorkflowOutputImage] = field(default_factory=list)
+    files: list[OutputFile] = field(default_factory=list)
+    texts: list[OutputText] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    job_id: str | None = None
+    timings: Timings = field(default_factory=Timings)
+
+    def add(self, event: Event | Timings) -> None:
+        """Note what an event says."""
+        match event:
+            case OutputReady(output=output):
+                self._add_output(output)
+            case Queued(job_id=job_id):
+                self.job_id = job_id
+            case Started(queue_s=float(queue_s)):
+                self.timings = replace(self.timings, queue_s=queue_s)
+            case BatchFinished(seed=seed, gpu_s=gpu_s):
+                if seed is not None:
+                    self.seeds.append(seed)
+                if gpu_s is not None:
+                    self.timings = replace(self.timings, gpu_s=(self.timings.gpu_s or 0.0) + gpu_s)
+            case Warned(message=message):
+                self.warnings.append(message)
+                logger.warning("job %s: %s", self.job_id, message)
+            case Timings():
+                self.timings = _merged(self.timings, event)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no output has arrived."""
+        return not (self.images or self.files or self.texts)
+
+    def result(self, *, total_s: float | None = None) -> WorkflowResult:
+        """Return what has arrived so far."""
+        return WorkflowResult(
+            self.images,
+            files=self.files,
+            texts=self.texts,
+            job_id=self.job_id,
+            submission_id=self.submission_id,
+            seeds=self.seeds,
+            timings=replace(self.timings, total_s=total_s),
+            warnings=self.warnings,
+        )
+
+    def _add_output(self, output: OutputFile | OutputText) -> None:
+        match output:
+            case WorkflowOutputImage():
+                self.images.append(output)
+            case OutputFile():
+                self.files.append(output)
+            case OutputText():
+                self.texts.append(output)
+
+
+def _merged(old: Timings, new: Timings) -> Timings:
+    def pick(values: Iterable[float | None]) -> float | None:
+        return next((value for value in values if value is not None), None)
+
+    return Timings(
+        queue_s=pick((new.queue_s, old.queue_s)),
+        execution_s=pick((new.execution_s, old.execution_s)),
+        gpu_s=pick((new.gpu_s, old.gpu_s)),
+        total_s=pick((new.total_s, old.total_s)),
+    )

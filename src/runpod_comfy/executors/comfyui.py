@@ -1,0 +1,58 @@
+"""Workflows on a ComfyUI server: one on this machine, on the LAN, or behind a RunPod pod's proxy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from runpod_comfy.comfyui.client import ComfyUIClient
+from runpod_comfy.comfyui.runner import run_batches
+from runpod_comfy.events import Queued, Started
+from runpod_comfy.executors.base import WorkflowExecutor
+from runpod_comfy.serverless.connect import http_session
+from runpod_comfy.settings import comfyui_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runpod_comfy.events import Event
+    from runpod_comfy.executors.request import WorkflowRequest
+    from runpod_comfy.results import Timings
+    from runpod_comfy.submission import Submission
+
+__all__ = ["ComfyServerWorkflowExecutor"]
+
+
+class ComfyServerWorkflowExecutor(WorkflowExecutor):
+    """Runs workflows on a ComfyUI server, without RunPod in between.
+
+    >>> executor = ComfyServerWorkflowExecutor("http://127.0.0.1:8188", batch_size=4)  # doctest: +SKIP
+
+    Args:
+        url: The server's address; None reads ``COMFYUI_URL`` and then takes ``http://127.0.0.1:8188``.
+        batch_size: How many images a batch has where a call does not say.
+        headers: Sent with each request, for example ``{"Authorization": "Bearer …"}`` for a proxy in front.
+
+    Raises:
+        ConfigurationError: ``url`` is no http or https address.
+    """
+
+    def __init__(
+        self, url: str | None = None, *, batch_size: int = 1, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(batch_size=batch_size)
+        self.url = comfyui_url(url)
+        self._headers = dict(headers or {})
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r}, batch_size={self.batch_size})"
+
+    async def _run(self, submission: Submission, request: WorkflowRequest) -> AsyncGenerator[Event | Timings]:
+        del request
+        client = ComfyUIClient(self.url, session=await http_session(), headers=self._headers)
+        yield Queued(job_id=submission.submission_id)
+        yield Started()
+        async with aclosing(run_batches(client, submission)) as events:
+            async for event in events:
+                yield event

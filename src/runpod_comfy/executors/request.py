@@ -1,0 +1,132 @@
+"""What a caller asks for, as one value; and the one place where its arguments are named."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from runpod_comfy.errors import ConfigurationError
+from runpod_comfy.submission import batches_needed
+from runpod_comfy.workflow.template import WorkflowTemplate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from runpod_comfy.media import ImageSource
+
+__all__ = ["WorkflowRequest", "request_method", "workflow_request"]
+
+_P = ParamSpec("_P")
+_Self = TypeVar("_Self")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowRequest:
+    """The arguments of one call; see :func:`workflow_request` for their meaning."""
+
+    template: WorkflowTemplate
+    input_images: tuple[ImageSource, ...] = field(default=(), repr=False)
+    num_samples: int = 1
+    batch_size: int | None = None
+    seed: int | None = None
+    randomize_seed: bool = True
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    previews: bool = False
+    input_max_pixels: int | None = None
+    timeout_s: float | None = None
+
+
+def workflow_request(
+    workflow_template: WorkflowTemplate | str | os.PathLike[str],
+    input_images: Iterable[ImageSource] | ImageSource | None = None,
+    num_samples: int = 1,
+    *,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    randomize_seed: bool = True,
+    variables: Mapping[str, Any] | None = None,
+    previews: bool = False,
+    input_max_pixels: int | None = None,
+    timeout: float | None = None,
+    **more_variables: Any,
+) -> WorkflowRequest:
+    """Describe one run of a workflow; the arguments of all ``…_workflow`` methods.
+
+    Args:
+        workflow_template: The workflow, or the path of its template.
+        input_images: PIL images, paths or bytes, in the order in which the template sees them.
+        num_samples: How many images are wanted. The job runs ``ceil(num_samples / batch_size)`` batches.
+        batch_size: Images in one batch (the template's ``batch_size``); None takes the executor's.
+        seed: The first batch's seed, from 0 to 2**64 - 1; the next batches count up. None draws new ones.
+        randomize_seed: False leaves the seeds as the workflow has them.
+        variables: Further variables of the template; here also those whose names are arguments above.
+        previews: Also return temporary images (PreviewImage nodes).
+        input_max_pixels: Scale input images down to at most so many pixels (width x height).
+        timeout: Seconds after which the job is cancelled and ``WaitTimeout`` is raised.
+        more_variables: Further variables of the template, as keywords.
+
+    Raises:
+        ConfigurationError: An argument is out of range, or a variable is given twice.
+        TemplateError: ``workflow_template`` is a path that cannot be read.
+    """
+    if not isinstance(workflow_template, WorkflowTemplate):
+        workflow_template = WorkflowTemplate(workflow_template)
+    twice = sorted((variables or {}).keys() & more_variables.keys())
+    if twice:
+        raise ConfigurationError(f"Given twice, in variables= and as a keyword: {', '.join(twice)}.")
+    batches_needed(num_samples, 1 if batch_size is None else batch_size)
+    if timeout is not None and not timeout > 0:
+        raise ConfigurationError(f"timeout is {timeout!r}; it takes seconds greater than 0, or None.")
+    if input_max_pixels is not None and input_max_pixels < 1:
+        raise ConfigurationError(f"input_max_pixels is {input_max_pixels!r}; it takes a number of at least 1, or None.")
+    return WorkflowRequest(
+        template=workflow_template,
+        input_images=_as_tuple(input_images),
+        num_samples=num_samples,
+        batch_size=batch_size,
+        seed=seed,
+        randomize_seed=randomize_seed,
+        variables={**(variables or {}), **more_variables},
+        previews=previews,
+        input_max_pixels=input_max_pixels,
+        timeout_s=timeout,
+    )
+
+
+def request_method(
+    of: Callable[_P, WorkflowRequest],
+) -> Callable[[Callable[[_Self, WorkflowRequest], _R]], Callable[Concatenate[_Self, _P], _R]]:
+    """Give a method that takes a request the arguments that describe one.
+
+    The arguments are thus named, documented and checked once, and no two methods can differ in them.
+    """
+
+    def decorate(method: Callable[[_Self, WorkflowRequest], _R]) -> Callable[Concatenate[_Self, _P], _R]:
+        @functools.wraps(method)
+        def call(self: _Self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+            return method(self, of(*args, **kwargs))
+
+        described = inspect.signature(of)
+        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        returns = inspect.signature(method).return_annotation
+        call.__signature__ = described.replace(  # type: ignore[attr-defined]  # functions have it, their type does not
+            parameters=[own, *described.parameters.values()], return_annotation=returns
+        )
+        arguments = (inspect.getdoc(of) or "").partition("\n\n")[2]
+        call.__doc__ = f"{inspect.getdoc(method)}\n\n{arguments}"
+        return call
+
+    return decorate
+
+
+def _as_tuple(images: Iterable[ImageSource] | ImageSource | None) -> tuple[ImageSource, ...]:
+    if images is None:
+        return ()
+    # One image instead of a list of them is what people pass when they have one; a PIL image has `getbands`.
+    if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(images, "getbands"):
+        return (images,)
+    return tuple(images)

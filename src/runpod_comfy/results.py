@@ -1,0 +1,209 @@
+"""What comes back: the outputs of a workflow as frozen values, and the list that a caller receives.
+
+An output keeps the bytes that ComfyUI wrote. A picture is decoded when ``.item`` is first asked for, so whoever only
+saves files never pays for decoding, and a saved PNG keeps the workflow that ComfyUI put into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from runpod_comfy.media import safe_output_path, write_new
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from PIL import Image
+
+__all__ = ["Origin", "Output", "OutputFile", "OutputText", "Timings", "WorkflowOutputImage", "WorkflowResult"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where in a run an output was made.
+
+    Attributes:
+        batch: The batch within the job, counted from 0; None where the worker does not say.
+        seed: The seed of that batch: with it, and the same template and inputs, the output can be made again.
+        node_id: The id of the ComfyUI node that reported the output.
+        node_title: That node's title, as people see it in ComfyUI.
+    """
+
+    batch: int | None = None
+    seed: int | None = None
+    node_id: str | None = None
+    node_title: str | None = None
+
+
+_NOWHERE = Origin()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFile:
+    """One file that a workflow made: a picture, a video, a sound, a latent, …
+
+    Attributes:
+        name: The file's name as ComfyUI set it, for example ``portrait_00001_.png``.
+        data: The file's bytes exactly as the worker sent them.
+        subfolder: The folder below ComfyUI's output folder, or None.
+        kind: The key under which ComfyUI reported it: ``images``, ``gifs``, ``audio``, ``3d``, …
+        media_type: For example ``image/png``.
+        origin: Batch, seed and node.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+    subfolder: str | None = None
+    kind: str = "images"
+    media_type: str = "application/octet-stream"
+    origin: Origin = _NOWHERE
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the batch that made this output, or None where the worker does not say."""
+        return self.origin.seed
+
+    @property
+    def batch(self) -> int | None:
+        """The batch within the job, counted from 0, or None where the worker does not say."""
+        return self.origin.batch
+
+    @property
+    def node_id(self) -> str | None:
+        """The id of the ComfyUI node that reported the output, or None where the worker does not say."""
+        return self.origin.node_id
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes ``data`` has."""
+        return len(self.data)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of ``data``, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    def save(self, target: str | os.PathLike[str]) -> Path:
+        """Write the original bytes and return the path written.
+
+        Args:
+            target: A folder that exists, or a name that ends in a separator: there the file keeps ComfyUI's name and
+                never overwrites (``name_1.png``, ``name_2.png``, …). Anything else is the file to write, replaced if
+                it exists.
+        """
+        path = Path(target)
+        if path.is_dir() or os.fspath(target).endswith(("/", os.sep)):
+            path.mkdir(parents=True, exist_ok=True)
+            return write_new(safe_output_path(path, self.name, None), self.data)
+        path.write_bytes(self.data)
+        return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowOutputImage(OutputFile):
+    """One picture: ``.item`` is a PIL image, ``.name`` its name as ComfyUI set it.
+
+    >>> for image_item in executor.submit_workflow(template, num_samples=4):  # doctest: +SKIP
+    ...     image_item.save("out/")  # the worker's bytes, with the workflow that ComfyUI stores in a PNG
+    ...     image_item.item.resize((64, 64))  # Pillow
+    """
+
+    @cached_property
+    def item(self) -> Image.Image:
+        """The picture as a ``PIL.Image.Image``, opened when first asked for and the same object afterwards."""
+        from PIL import Image  # noqa: PLC0415 - whoever only saves files never loads Pillow
+
+        return Image.open(io.BytesIO(self.data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputText:
+    """One text that a node reported, such as a caption.
+
+    Attributes:
+        text: The text.
+        origin: Batch, seed and node.
+    """
+
+    text: str
+    origin: Origin = _NOWHERE
+
+
+Output: TypeAlias = WorkflowOutputImage | OutputFile | OutputText
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """How long the parts of a job took, in seconds; None where nobody said.
+
+    Attributes:
+        queue_s: From submission until a worker took the job (RunPod's ``delayTime``).
+        execution_s: From then until the worker was done (RunPod's ``executionTime``); RunPod bills at least this.
+        gpu_s: The part of it in which ComfyUI computed, as the worker measured it.
+        total_s: From the call to the last byte, as measured here.
+    """
+
+    queue_s: float | None = None
+    execution_s: float | None = None
+    gpu_s: float | None = None
+    total_s: float | None = None
+
+
+class WorkflowResult(list[WorkflowOutputImage]):
+    """The pictures of one submission, in order, and what else it made.
+
+    Attributes:
+        files: Outputs that are not pictures (videos, sounds, latents, …).
+        texts: Texts that nodes reported.
+        job_id: RunPod's id of the job, or None where there was none.
+        submission_id: Our own id of the submission.
+        seeds: The seed of each batch.
+        timings: How long it took.
+        warnings: What a careful reader should know, as sentences.
+    """
+
+    def __init__(
+        self,
+        images: Iterable[WorkflowOutputImage] = (),
+        *,
+        files: Iterable[OutputFile] = (),
+        texts: Iterable[OutputText] = (),
+        job_id: str | None = None,
+        submission_id: str | None = None,
+        seeds: Iterable[int] = (),
+        timings: Timings | None = None,
+        warnings: Iterable[str] = (),
+    ) -> None:
+        super().__init__(images)
+        self.files = list(files)
+        self.texts = list(texts)
+        self.job_id = job_id
+        self.submission_id = submission_id
+        self.seeds = tuple(seeds)
+        self.timings = timings or Timings()
+        self.warnings = tuple(warnings)
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write every picture and file into a folder and return the paths; nothing there is overwritten.
+
+        The folder is made where it is missing. Subfolders that the workflow chose are kept.
+        """
+        root = Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        return [write_new(safe_output_path(root, each.name, each.subfolder), each.data) for each in self.outputs]
+
+    @property
+    def outputs(self) -> list[OutputFile]:
+        """Pictures and other files together."""
+        return [*self, *self.files]
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self)} images"]
+        parts += [f"{len(many)} {what}" for many, what in ((self.files, "files"), (self.texts, "texts")) if many]
+        return f"<WorkflowResult {', '.join(parts)}, job_id={self.job_id!r}>"

@@ -1,0 +1,58 @@
+"""What all jobs of a process share: one connection pool, and one pacer and one memory for each endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from runpod_comfy import _loop
+from runpod_comfy._version import __version__
+from runpod_comfy.serverless.api import EndpointApi
+from runpod_comfy.serverless.pacing import Pacer
+from runpod_comfy.serverless.watch import EndpointHabits
+
+if TYPE_CHECKING:
+    from runpod_comfy.settings import EndpointSettings
+
+__all__ = ["EndpointLink", "connect", "http_session"]
+
+_MAX_CONNECTIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointLink:
+    """One endpoint, ready to be used on the background loop."""
+
+    api: EndpointApi
+    habits: EndpointHabits
+
+
+async def connect(settings: EndpointSettings) -> EndpointLink:
+    """Return the link to an endpoint; must run on the background loop. Nothing is sent."""
+    session = await http_session()
+    place = (settings.base_url, settings.endpoint_id)
+    pacer, habits = await _loop.shared(("endpoint", *place), _shared_state, _nothing_to_close)
+    return EndpointLink(EndpointApi(settings, session=session, pacer=pacer), habits)
+
+
+async def http_session() -> aiohttp.ClientSession:
+    """Return the process's one connection pool; must run on the background loop."""
+    return await _loop.shared("http-session", _open_session, aiohttp.ClientSession.close)
+
+
+async def _open_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, limit_per_host=0),
+        headers={"User-Agent": f"runpod-comfy-client/{__version__}"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+async def _shared_state() -> tuple[Pacer, EndpointHabits]:
+    return Pacer(), EndpointHabits()
+
+
+async def _nothing_to_close(_: object) -> None:
+    return

@@ -1,0 +1,169 @@
+"""Where settings come from: arguments, then the environment, then RunPod's own file; read here and nowhere else.
+
+| setting | argument | environment | file |
+| --- | --- | --- | --- |
+| API key | ``api_key=``, then ``runpod.api_key`` | ``RUNPOD_API_KEY`` | ``~/.runpod/config.toml`` |
+| endpoint | ``endpoint=`` | ``RUNPOD_ENDPOINT_ID`` | |
+| base URL | ``base_url=`` | ``RUNPOD_ENDPOINT_BASE_URL`` | |
+| ComfyUI | ``url=`` | ``COMFYUI_URL`` | |
+
+Nothing is read at import. The ``runpod`` package is never imported (it takes 1.5 s); where the caller has imported it,
+its ``api_key`` is honoured.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from runpod_comfy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DEFAULT_BASE_URL", "DEFAULT_COMFYUI_URL", "EndpointSettings", "WorkerSettings", "comfyui_url"]
+
+DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
+DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
+
+_NO_KEY = (
+    "No RunPod API key. Pass api_key=…, set runpod.api_key, or set the environment variable RUNPOD_API_KEY. "
+    "Keys are made at https://console.runpod.io/user/settings."
+)
+_NO_ENDPOINT = (
+    "No RunPod endpoint. Pass endpoint='<ENDPOINT_ID>' or set the environment variable RUNPOD_ENDPOINT_ID. "
+    "The id is on the endpoint's page in RunPod's console."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings:
+    """One RunPod endpoint and the key for it.
+
+    Attributes:
+        endpoint_id: The endpoint.
+        api_key: The key; kept out of ``repr``.
+        base_url: Where RunPod's API is, without a trailing slash.
+    """
+
+    endpoint_id: str
+    api_key: str = field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+
+    @classmethod
+    def resolve(
+        cls,
+        *,
+        endpoint: object = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> EndpointSettings:
+        """Settle the three from arguments, environment and file.
+
+        Args:
+            endpoint: An endpoint id, or an object with an ``endpoint_id``, such as ``runpod.Endpoint``.
+            api_key: The key.
+            base_url: Another address of the API, such as an emulator's.
+            environ: In place of ``os.environ``.
+
+        Raises:
+            ConfigurationError: There is no key or no endpoint, or one of the three cannot be right.
+        """
+        env = os.environ if environ is None else environ
+        return cls(
+            endpoint_id=_endpoint_id(endpoint, env),
+            api_key=_api_key(api_key, env),
+            base_url=_http_url(
+                base_url or env.get("RUNPOD_ENDPOINT_BASE_URL") or DEFAULT_BASE_URL, "RUNPOD_ENDPOINT_BASE_URL"
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """What the worker on the GPU machine needs to know.
+
+    Attributes:
+        comfyui_url: The ComfyUI server it drives.
+        comfyui_dir: ComfyUI's folder, where the worker runs on the same machine; else None.
+        aggregate: Whether RunPod keeps all lines for ``/status`` too: only where outputs go to a bucket, since an
+            aggregate over RunPod's result limit ends the job as COMPLETED with no output at all.
+    """
+
+    comfyui_url: str = DEFAULT_COMFYUI_URL
+    comfyui_dir: str | None = None
+    aggregate: bool = False
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> WorkerSettings:
+        """Read ``COMFYUI_URL``, ``COMFYUI_DIR`` and ``BUCKET_ENDPOINT_URL``."""
+        env = os.environ if environ is None else environ
+        return cls(
+            comfyui_url=comfyui_url(environ=env),
+            comfyui_dir=env.get("COMFYUI_DIR") or None,
+            aggregate=bool(env.get("BUCKET_ENDPOINT_URL")),
+        )
+
+
+def comfyui_url(url: str | None = None, *, environ: Mapping[str, str] | None = None) -> str:
+    """Return the ComfyUI server's address: the argument, ``COMFYUI_URL``, or ComfyUI's default port here.
+
+    Raises:
+        ConfigurationError: It is no http or https address.
+    """
+    env = os.environ if environ is None else environ
+    return _http_url(url or env.get("COMFYUI_URL") or DEFAULT_COMFYUI_URL, "COMFYUI_URL")
+
+
+def _endpoint_id(endpoint: object, env: Mapping[str, str]) -> str:
+    found = getattr(endpoint, "endpoint_id", endpoint) or env.get("RUNPOD_ENDPOINT_ID")
+    if not found:
+        raise ConfigurationError(_NO_ENDPOINT)
+    if not isinstance(found, str):
+        raise ConfigurationError(
+            f"endpoint is a {type(found).__name__}; it takes an endpoint id, or an object with an endpoint_id."
+        )
+    endpoint_id = found.strip()
+    if not endpoint_id.replace("-", "").replace("_", "").isalnum() or not endpoint_id.isascii():
+        raise ConfigurationError(f"{endpoint_id!r} is no endpoint id: it takes the short id, not a URL or a name.")
+    return endpoint_id
+
+
+def _api_key(api_key: str | None, env: Mapping[str, str]) -> str:
+    in_file = _key_from_runpod_file(env)
+    in_module = getattr(sys.modules.get("runpod"), "api_key", None)
+    # `import runpod` copies the file's key into runpod.api_key, where it would outrank the environment.
+    if in_module == in_file:
+        in_module = None
+    key = (api_key or in_module or env.get("RUNPOD_API_KEY") or in_file or "").strip()
+    if not key:
+        raise ConfigurationError(_NO_KEY)
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError("The RunPod API key holds characters that no key has. Copy it again, without spaces.")
+    return key
+
+
+def _key_from_runpod_file(env: Mapping[str, str]) -> str | None:
+    """Return the key that ``runpod config`` stored, or None; an unreadable file counts as absent."""
+    home = env.get("HOME") or env.get("USERPROFILE")
+    path = (Path(home) if home else Path.home()) / ".runpod" / "config.toml"
+    try:
+        stored: Any = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    profile = stored.get("default")
+    key = profile.get("api_key") if isinstance(profile, dict) else None
+    return key if isinstance(key, str) and key else None
+
+
+def _http_url(url: str, variable: str) -> str:
+    parts = urlsplit(url.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigurationError(f"{url!r} is no http:// or https:// address (argument, or {variable}).")
+    return url.strip().rstrip("/")

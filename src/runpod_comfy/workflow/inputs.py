@@ -1,0 +1,44 @@
+"""Where input images lie: the client's idea of ComfyUI's input folder, replaced by the real one.
+
+A client cannot know the folder of the ComfyUI that will run its workflow. It renders ``input_images_dir`` as
+``<some folder>/input/<subfolder>``; whoever runs the workflow puts its own input folder in front.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["localise_input_dirs"]
+
+
+def localise_input_dirs(workflow: dict[str, Any], subfolders: Iterable[str], *, input_dir: str) -> dict[str, Any]:
+    """Return the workflow with ``<anything>/input/<subfolder>`` at the start of a string input made ``input_dir``'s.
+
+    Nodes that need no change are shared with the original, which is never modified.
+
+    Args:
+        workflow: The graph in API format.
+        subfolders: The subfolders that this submission's images go to; other paths are left alone.
+        input_dir: ComfyUI's input folder, for example ``/comfyui/input``.
+    """
+    names = "|".join(re.escape(name) for name in subfolders if name)
+    if not names:
+        return workflow
+    pattern = re.compile(rf"^(?:[^\n]*?[/\\])?input[/\\](?=(?:{names})(?:[/\\]|$))")
+    replacement = input_dir.rstrip("/\\") + "/"
+
+    def localised(value: Any) -> Any:
+        return pattern.sub(lambda _: replacement, value, count=1) if isinstance(value, str) else value
+
+    changed: dict[str, Any] = {}
+    for node_id, node in workflow.items():
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        if isinstance(inputs, dict):
+            new_inputs = {name: localised(value) for name, value in inputs.items()}
+            if new_inputs != inputs:
+                changed[node_id] = {**node, "inputs": new_inputs}
+    return {**workflow, **changed} if changed else workflow
