@@ -5,7 +5,7 @@
 >>> images = executor.submit_workflow(WorkflowTemplate("workflow.json.jinja"), ["me.jpg"], num_samples=16)
 >>> images.save("out")
 
-Public names are imported when they are first used, so importing this package costs next to nothing.
+All but the errors is imported when it is first used, so importing this package costs next to nothing.
 """
 
 from __future__ import annotations
@@ -14,19 +14,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from runpod_comfy._version import __version__
+from runpod_comfy.errors import (
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    InputError,
+    JobCancelled,
+    JobError,
+    JobExpired,
+    JobFailed,
+    JobTimedOut,
+    NotFound,
+    OutputLost,
+    PayloadTooLarge,
+    ProtocolError,
+    RateLimited,
+    RunpodComfyError,
+    ServerError,
+    SubmissionUncertain,
+    TemplateError,
+    TransportError,
+    WaitTimeout,
+    WorkflowGraphError,
+)
 
 if TYPE_CHECKING:
-    from runpod_comfy.errors import *  # noqa: F403 - the whole tree, by its own __all__
-    from runpod_comfy.events import (
-        BatchFinished,
-        Event,
-        Finished,
-        OutputReady,
-        Progress,
-        Queued,
-        Started,
-        Warned,
-    )
+    from runpod_comfy.events import BatchFinished, Event, Finished, OutputReady, Progress, Queued, Started, Warned
     from runpod_comfy.executors.base import WorkflowExecutor
     from runpod_comfy.executors.comfyui import ComfyServerWorkflowExecutor
     from runpod_comfy.executors.handle import WorkflowHandle
@@ -35,51 +48,71 @@ if TYPE_CHECKING:
     from runpod_comfy.results import OutputFile, OutputText, Timings, WorkflowOutputImage, WorkflowResult
     from runpod_comfy.workflow.template import WorkflowTemplate
 
-_HOMES = {
-    "runpod_comfy.events": (
-        "BatchFinished",
-        "Event",
-        "Finished",
-        "OutputReady",
-        "Progress",
-        "Queued",
-        "Started",
-        "Warned",
-    ),
-    "runpod_comfy.executors.base": ("WorkflowExecutor",),
-    "runpod_comfy.executors.comfyui": ("ComfyServerWorkflowExecutor",),
-    "runpod_comfy.executors.handle": ("WorkflowHandle",),
-    "runpod_comfy.executors.local": ("LocalWorkflowExecutor",),
-    "runpod_comfy.executors.runpod": ("RunpodComfyWorkflowExecutor",),
-    "runpod_comfy.results": ("OutputFile", "OutputText", "Timings", "WorkflowOutputImage", "WorkflowResult"),
-    "runpod_comfy.workflow.template": ("WorkflowTemplate",),
-    "runpod_comfy.errors": (
-        "ApiError",
-        "AuthenticationError",
-        "ConfigurationError",
-        "InputError",
-        "JobCancelled",
-        "JobError",
-        "JobExpired",
-        "JobFailed",
-        "JobTimedOut",
-        "NotFound",
-        "OutputLost",
-        "PayloadTooLarge",
-        "ProtocolError",
-        "RateLimited",
-        "RunpodComfyError",
-        "ServerError",
-        "SubmissionUncertain",
-        "TemplateError",
-        "TransportError",
-        "WaitTimeout",
-        "WorkflowGraphError",
-    ),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = [
+    "ApiError",
+    "AuthenticationError",
+    "BatchFinished",
+    "ComfyServerWorkflowExecutor",
+    "ConfigurationError",
+    "Event",
+    "Finished",
+    "InputError",
+    "JobCancelled",
+    "JobError",
+    "JobExpired",
+    "JobFailed",
+    "JobTimedOut",
+    "LocalWorkflowExecutor",
+    "NotFound",
+    "OutputFile",
+    "OutputLost",
+    "OutputReady",
+    "OutputText",
+    "PayloadTooLarge",
+    "Progress",
+    "ProtocolError",
+    "Queued",
+    "RateLimited",
+    "RunpodComfyError",
+    "RunpodComfyWorkflowExecutor",
+    "ServerError",
+    "Started",
+    "SubmissionUncertain",
+    "TemplateError",
+    "Timings",
+    "TransportError",
+    "WaitTimeout",
+    "Warned",
+    "WorkflowExecutor",
+    "WorkflowGraphError",
+    "WorkflowHandle",
+    "WorkflowOutputImage",
+    "WorkflowResult",
+    "WorkflowTemplate",
+    "__version__",
+]
 
-__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604 - the names are strings
+_HOME_OF = {
+    "BatchFinished": "runpod_comfy.events",
+    "Event": "runpod_comfy.events",
+    "Finished": "runpod_comfy.events",
+    "OutputReady": "runpod_comfy.events",
+    "Progress": "runpod_comfy.events",
+    "Queued": "runpod_comfy.events",
+    "Started": "runpod_comfy.events",
+    "Warned": "runpod_comfy.events",
+    "WorkflowExecutor": "runpod_comfy.executors.base",
+    "ComfyServerWorkflowExecutor": "runpod_comfy.executors.comfyui",
+    "WorkflowHandle": "runpod_comfy.executors.handle",
+    "LocalWorkflowExecutor": "runpod_comfy.executors.local",
+    "RunpodComfyWorkflowExecutor": "runpod_comfy.executors.runpod",
+    "OutputFile": "runpod_comfy.results",
+    "OutputText": "runpod_comfy.results",
+    "Timings": "runpod_comfy.results",
+    "WorkflowOutputImage": "runpod_comfy.results",
+    "WorkflowResult": "runpod_comfy.results",
+    "WorkflowTemplate": "runpod_comfy.workflow.template",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -192,9 +192,7 @@ class SubmissionUncertain(RunpodComfyError):
         submission_id: The id that travelled in the job's input.
     """
 
-    def __init__(
-        self, message: str = "", *, submission_id: str | None = None, endpoint_id: str | None = None
-    ) -> None:
+    def __init__(self, message: str = "", *, submission_id: str | None = None, endpoint_id: str | None = None) -> None:
         super().__init__(message, endpoint_id=endpoint_id)
         self.submission_id = submission_id
 

@@ -46,7 +46,7 @@ _NOWHERE = Origin()
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFile:
-    """One file that a workflow made: a picture, a video, a sound, a latent, …
+    """One file that a workflow made: a picture, a video, a sound, a latent.
 
     Attributes:
         name: The file's name as ComfyUI set it, for example ``portrait_00001_.png``.
@@ -107,7 +107,7 @@ class OutputFile:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkflowOutputImage(OutputFile):
-    """One picture: ``.item`` is a PIL image, ``.name`` its name as ComfyUI set it.
+    """One picture, ``.item`` for Pillow and ``.save`` for its original bytes.
 
     >>> for image_item in executor.submit_workflow(template, num_samples=4):  # doctest: +SKIP
     ...     image_item.save("out/")  # the worker's bytes, with the workflow that ComfyUI stores in a PNG

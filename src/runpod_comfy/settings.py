@@ -165,5 +165,7 @@ def _key_from_runpod_file(env: Mapping[str, str]) -> str | None:
 def _http_url(url: str, variable: str) -> str:
     parts = urlsplit(url.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigurationError(f"{url!r} is no http:// or https:// address (argument, or {variable}).")
+        # Not shown where it may hold a password.
+        shown = "That" if "@" in url else repr(url)
+        raise ConfigurationError(f"{shown} is no http:// or https:// address (argument, or {variable}).")
     return url.strip().rstrip("/")

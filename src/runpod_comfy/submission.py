@@ -117,7 +117,9 @@ def build_submission(  # noqa: D417 - `template` needs no words
     subfolder = images[0].subfolder if images else ""
     seeds = draw_seeds(batch_count, seed=seed, rng=rng or random.SystemRandom()) if randomize_seed else ()
     if variables and "batch_size" in variables:
-        raise ConfigurationError("batch_size is an argument of its own: give batch_size=…, not variables={'batch_size': …}.")
+        raise ConfigurationError(
+            "batch_size is an argument of its own: give batch_size=…, not variables={'batch_size': …}."
+        )
     given: dict[str, Any] = {
         "input_images_dir": f"{comfyui_dir}/input/{subfolder}" if subfolder else f"{comfyui_dir}/input",
         "input_images": [f"{image.subfolder}/{image.name}" if image.subfolder else image.name for image in images],
@@ -155,8 +157,8 @@ def _warnings(
     found = []
     if batch_count > 1 and not seed_changes:
         found.append(
-            f"{batch_count} batches were asked for and no seed changes between them: ComfyUI would make the same images "
-            "again, or none at all. Give the sampler's seed as a literal number in the template."
+            f"{batch_count} batches were asked for and no seed changes between them: ComfyUI would make the same "
+            "images again, or none at all. Give the sampler's seed as a literal number in the template."
         )
     if images and not (template.uses("input_images_dir") or template.uses("input_images")):
         found.append(

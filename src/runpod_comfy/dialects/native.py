@@ -8,9 +8,9 @@
 
 Every line has the key ``images``, if only as ``[]``: existing clients read it without asking. We add keys and never
 change these: ``seq`` ``batch`` ``seed`` ``node_id`` ``node_title`` ``files`` ``texts`` ``progress`` ``batch_done``
-``warnings``, and on each output ``size_bytes`` and ``sha256``. Those two are what makes an output trustworthy: RunPod's
-SDK gives up a piece after one connection reset, the job still ends COMPLETED, and the joined line may still be JSON with
-half an image in it.
+``warnings``, and on each output ``size_bytes`` and ``sha256``. Those two are what makes an output trustworthy:
+RunPod's SDK gives up a piece after one connection reset, the job still ends COMPLETED, and the joined line may still be
+JSON with half an image in it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from runpod_comfy.dialects.lines import LineJoiner, cut_line
 from runpod_comfy.errors import ProtocolError
 from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
 from runpod_comfy.media import from_base64, media_type_of, to_base64
-from runpod_comfy.results import Origin, Output, OutputFile, OutputText, WorkflowOutputImage
+from runpod_comfy.results import Origin, OutputFile, OutputText, WorkflowOutputImage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runpod_comfy.events import Event
+    from runpod_comfy.results import Output
 
 __all__ = ["LineWriter", "NativeReader", "RemoteError"]
 
@@ -189,7 +190,7 @@ class NativeReader:
         if not isinstance(piece, str):
             raise ProtocolError(
                 f"The worker answered {_shape(piece)} where the native dialect has lines of text. "
-                "The endpoint runs another kind of worker; deploy this project's worker, or one of the same wire format."
+                "The endpoint runs another kind of worker; deploy this project's, or one of the same wire format."
             )
         for line in self._joiner.feed(piece):
             yield from self._line(line)

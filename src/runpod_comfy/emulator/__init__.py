@@ -1,8 +1,9 @@
 """RunPod Serverless and ComfyUI on this machine: servers, not mocks, with the real ones' sharp edges.
 
-RunPod's half is made of small modules: ``jobs`` (values), ``platform`` (jobs and clock, pure), ``faults`` (planned
-faults), ``limits`` (published rate limits), ``changes`` (waiting for the platform), ``client_routes`` and
-``worker_routes`` (HTTP), ``api`` (the server), ``inprocess`` (a worker without the SDK).
+RunPod's half is made of small modules: ``jobs`` (values), ``bodies`` (what arrives, checked), ``platform`` over
+``lifecycle`` (jobs and clock, pure), ``faults`` (planned faults), ``limits`` (published rate limits), ``changes``
+(waiting for the platform), ``client_routes`` and ``worker_routes`` (HTTP), ``api`` (the server), ``inprocess`` (a
+worker without the SDK).
 
 >>> import asyncio
 >>> from runpod_comfy.emulator import EmulatorServer

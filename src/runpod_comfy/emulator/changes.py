@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from runpod_comfy.emulator.platform import CLOCK
+from runpod_comfy.emulator.lifecycle import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runpod_comfy.emulator.platform import Platform, Topic
+    from runpod_comfy.emulator.lifecycle import Topic
+    from runpod_comfy.emulator.platform import Platform
 
 __all__ = ["Changes"]
 
@@ -41,7 +42,9 @@ class Changes:
             timeout_s: How long to wait, in seconds; None for ever.
         """
         deadline = None if timeout_s is None else self._loop.time() + timeout_s
-        while (value := ready()) is None and not self._closed:
+        while not self._closed:
+            if (value := ready()) is not None:
+                return value
             waiter = self._loop.create_future()
             self._waiters.setdefault(topic, set()).add(waiter)
             try:
@@ -51,7 +54,7 @@ class Changes:
                 return ready()
             finally:
                 self._discard(topic, waiter)
-        return value
+        return None
 
     def close(self) -> None:
         """End all waits; new ones end at once."""

@@ -44,7 +44,7 @@ CLIENT_ROUTES: Final = (
     "health",
     "requests",
 )
-WORKER_ROUTES: Final = ("job-take", "job-done", "job-stream", "job-stop", "ping")
+WORKER_ROUTES: Final = ("job-take", "job-take-batch", "job-done", "job-stream", "job-stop", "ping")
 ROUTES: Final = CLIENT_ROUTES + WORKER_ROUTES
 
 

@@ -1,4 +1,4 @@
-"""What an endpoint and a job are, as values; and how a client's request body is read.
+"""What an endpoint, a request and a job are, as values.
 
 Evidence for RunPod's rules is marked as in the project's fact sheet: documented, seen, or *unconfirmed* where the
 hosted platform was never observed and the emulator had to choose.
@@ -12,9 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from runpod_comfy.errors import ApiError
-
-__all__ = ["EndpointConfig", "JobState", "JobStatus", "Policy", "Request", "StreamRead", "TakenJob", "parse_request"]
+__all__ = ["EndpointConfig", "JobState", "JobStatus", "Policy", "Request", "StreamRead", "TakenJob"]
 
 _MIB: Final = 1024 * 1024
 _DAY_S: Final = 24 * 60 * 60
@@ -86,7 +84,13 @@ class EndpointConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """A job's ``policy``, in seconds. ``lowPriority`` (no extra workers are started for it) is kept and changes nothing."""
+    """A job's ``policy``, in seconds.
+
+    Attributes:
+        execution_timeout_s: How long it may run.
+        ttl_s: How long it may queue and run together.
+        low_priority: Start no extra workers for it; kept, and changes nothing here.
+    """
 
     execution_timeout_s: float
     ttl_s: float
@@ -180,53 +184,3 @@ class TakenJob:
 
     job_id: str
     body: bytes = field(repr=False)
-
-
-def parse_request(body: bytes, config: EndpointConfig, *, sync: bool) -> Request:
-    """Check the body of ``/run`` or ``/runsync``; other top-level keys than the documented ones are dropped.
-
-    Raises:
-        ApiError: 400. The texts, but for the words on size, and the shape of the answer are unconfirmed; so is
-            whether RunPod refuses an ``input`` that is no object and a policy out of range.
-    """
-    limit_bytes = config.runsync_body_limit_bytes if sync else config.run_body_limit_bytes
-    if len(body) > limit_bytes:
-        raise _bad_request(f"exceeded max body size of {limit_bytes / _MIB:g}MiB", config)
-    try:
-        request = orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise _bad_request(f"the body is not JSON: {exc}", config) from exc
-    if not isinstance(request, dict) or not isinstance(request.get("input"), dict):
-        raise _bad_request('the body must be an object with the key "input", which must be an object', config)
-    for_worker = {key: request[key] for key in ("input", "s3Config", "webhook") if request.get(key) is not None}
-    return Request(for_worker=for_worker, policy=_parse_policy(request.get("policy"), config))
-
-
-def _parse_policy(policy: Any, config: EndpointConfig) -> Policy:
-    if policy is None:
-        policy = {}
-    if not isinstance(policy, dict):
-        raise _bad_request("policy must be an object", config)
-
-    def seconds(key: str, *, default_s: float, min_s: float) -> float:
-        value = policy.get(key)
-        if value is None:
-            return default_s
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _bad_request(f"policy.{key} must be a number of milliseconds", config)
-        if not min_s <= value / 1000 <= config.max_policy_s:
-            limits = f"{min_s * 1000:g} to {config.max_policy_s * 1000:g}"
-            raise _bad_request(f"policy.{key} is {value}; it must be {limits} milliseconds", config)
-        return float(value / 1000)
-
-    return Policy(
-        execution_timeout_s=seconds(
-            "executionTimeout", default_s=config.default_execution_timeout_s, min_s=config.min_execution_timeout_s
-        ),
-        ttl_s=seconds("ttl", default_s=config.default_ttl_s, min_s=config.min_ttl_s),
-        low_priority=bool(policy.get("lowPriority")),
-    )
-
-
-def _bad_request(text: str, config: EndpointConfig) -> ApiError:
-    return ApiError(text, status_code=400, endpoint_id=config.endpoint_id)

@@ -49,7 +49,7 @@ class _Bucket:
 
 
 class RateLimiter:
-    """Counts requests in a sliding window. RunPod raises the limits with running workers; here they are the base ones."""
+    """Counts requests in a sliding window. RunPod raises the limits with running workers; here only the base counts."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -71,7 +71,9 @@ class RateLimiter:
         now = self._clock()
         while bucket.starts and bucket.starts[0] <= now - WINDOW_S:
             bucket.starts.popleft()
-        if len(bucket.starts) >= limit.per_window or (limit.concurrent is not None and bucket.running >= limit.concurrent):
+        if len(bucket.starts) >= limit.per_window or (
+            limit.concurrent is not None and bucket.running >= limit.concurrent
+        ):
             raise RateLimited(f"rate limit of {operation} exceeded", status_code=429, endpoint_id=endpoint_id)
         bucket.starts.append(now)
         bucket.running += 1

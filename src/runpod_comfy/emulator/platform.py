@@ -18,46 +18,30 @@ Listeners are called during a change and must not call back.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import time
 import uuid
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
 import orjson
 
+from runpod_comfy.emulator.bodies import cut_piece, parse_message, parse_request
 from runpod_comfy.emulator.faults import FaultPlan
-from runpod_comfy.emulator.jobs import EndpointConfig, JobState, JobStatus, Request, StreamRead, TakenJob, parse_request
+from runpod_comfy.emulator.jobs import JobState, StreamRead, TakenJob
+from runpod_comfy.emulator.lifecycle import Lifecycle, Topic
+from runpod_comfy.emulator.records import EndpointRecord, JobRecord
 from runpod_comfy.errors import ApiError, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CLOCK", "Listener", "Platform", "Report", "Topic"]
+    from runpod_comfy.emulator.jobs import EndpointConfig, JobStatus
+    from runpod_comfy.emulator.lifecycle import Listener
+
+__all__ = ["Platform", "Report"]
 
 logger = logging.getLogger(__name__)
-
-
-class Topic(NamedTuple):
-    """What has changed.
-
-    Attributes:
-        kind: ``job`` (state or pieces), ``queue`` (there may be a job to take), ``stop`` (a worker has jobs to stop)
-            or ``clock`` (the next deadline is earlier).
-        endpoint_id: The endpoint.
-        key: The job or the worker; empty for ``queue``.
-    """
-
-    kind: str
-    endpoint_id: str = ""
-    key: str = ""
-
-
-CLOCK: Final = Topic("clock")
-Listener: TypeAlias = "Callable[[Topic], None]"
 
 
 class Report(IntEnum):
@@ -66,59 +50,6 @@ class Report(IntEnum):
     ACCEPTED = 200
     REFUSED = 400  # too large, or not JSON; the SDK does not send it again
     UNKNOWN = 404  # no such job (any more)
-
-
-@dataclass(slots=True)
-class _Job:
-    job_id: str
-    request: Request
-    sync: bool
-    submitted_s: float
-    expires_s: float
-    state: JobState = JobState.IN_QUEUE
-    started_s: float | None = None
-    finished_s: float | None = None
-    stop_s: float | None = None
-    worker_id: str | None = None
-    retries: int = 0
-    output_json: bytes | None = None
-    error: str | None = None
-    pieces: deque[bytes] = field(default_factory=deque)
-    pieces_sent: int = 0
-
-    def status(self) -> JobStatus:
-        return JobStatus(
-            job_id=self.job_id,
-            state=self.state,
-            delay_ms=_milliseconds(self.submitted_s, self.started_s),
-            execution_ms=_milliseconds(self.started_s, self.finished_s),
-            worker_id=self.worker_id,
-            retries=self.retries,
-            output_json=self.output_json,
-            error=self.error,
-        )
-
-
-@dataclass(slots=True)
-class _Worker:
-    worker_id: str
-    ready_s: float
-    seen_s: float
-    lasting: bool = False
-    healthy: bool = True
-    jobs: set[str] = field(default_factory=set)
-    to_stop: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Endpoint:
-    config: EndpointConfig
-    jobs: dict[str, _Job] = field(default_factory=dict)
-    queue: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    workers: dict[str, _Worker] = field(default_factory=dict)
-    completed: int = 0
-    failed: int = 0
-    retried: int = 0
 
 
 class Platform:
@@ -141,12 +72,7 @@ class Platform:
         self.faults = FaultPlan() if faults is None else faults
         self.clock = clock
         self._new_id = new_id
-        self._endpoints: dict[str, _Endpoint] = {}
-        self._listeners: list[Listener] = []
-        # (when, tie-breaker, endpoint, job or worker, whether it is a job). Entries are never removed early: what is due
-        # is decided from the job or worker itself.
-        self._deadlines: list[tuple[float, int, str, str, bool]] = []
-        self._deadline_count = 0
+        self._life = Lifecycle(clock)
         for config in endpoints:
             self.add_endpoint(config)
 
@@ -154,10 +80,10 @@ class Platform:
 
     def add_endpoint(self, config: EndpointConfig) -> None:
         """Add an endpoint, or give an existing one another configuration."""
-        if config.endpoint_id in self._endpoints:
-            self._endpoints[config.endpoint_id].config = config
+        if config.endpoint_id in self._life.endpoints:
+            self._life.endpoints[config.endpoint_id].config = config
         else:
-            self._endpoints[config.endpoint_id] = _Endpoint(config)
+            self._life.endpoints[config.endpoint_id] = EndpointRecord(config)
 
     def config(self, endpoint_id: str) -> EndpointConfig:
         """Return an endpoint's configuration.
@@ -169,23 +95,15 @@ class Platform:
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` during each change; return what ends this."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._life.subscribe(listener)
 
     def tick(self) -> None:
         """Let everything happen that is due by now."""
-        now = self.clock()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, endpoint_id, key, is_job = heapq.heappop(self._deadlines)
-            endpoint = self._endpoints[endpoint_id]
-            if is_job and key in endpoint.jobs:
-                self._job_due(endpoint, endpoint.jobs[key], now)
-            elif not is_job and key in endpoint.workers:
-                self._worker_due(endpoint, endpoint.workers[key], now)
+        self._life.tick()
 
     def next_deadline_s(self) -> float | None:
         """Return when ``tick`` has something to do, on the clock's scale; None for never."""
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._life.next_deadline_s()
 
     # The client's side
 
@@ -206,9 +124,9 @@ class Platform:
         # Seen ids: "<uuid>-e1", and "sync-<uuid>-e1" for /runsync; what the suffix means is unconfirmed.
         job_id = f"{'sync-' if sync else ''}{self._new_id()}-e1"
         now = self.clock()
-        job = _Job(job_id, request, sync, submitted_s=now, expires_s=now + request.policy.ttl_s)
+        job = JobRecord(job_id, request, sync, submitted_s=now, expires_s=now + request.policy.ttl_s)
         endpoint.jobs[job_id] = job
-        self._enqueue(endpoint, job)
+        self._life.enqueue(endpoint, job)
         return job.status()
 
     def status(self, endpoint_id: str, job_id: str, *, ttl_s: float | None = None) -> JobStatus:
@@ -226,7 +144,7 @@ class Platform:
         endpoint, job = self._find(endpoint_id, job_id)
         if ttl_s is not None:
             job.expires_s = self.clock() + ttl_s
-            self._schedule(endpoint, job.job_id, job.expires_s, is_job=True)
+            self._life.schedule(endpoint, job.job_id, job.expires_s, is_job=True)
         return job.status()
 
     def statuses(self, endpoint_id: str) -> list[JobStatus]:
@@ -244,9 +162,9 @@ class Platform:
         """Cancel a job (``/cancel``): its worker is told to stop. A final job stays as it is (unconfirmed)."""
         endpoint, job = self._find(endpoint_id, job_id)
         if not job.state.is_final:
-            self._stop_on_worker(endpoint, job)
+            self._life.stop_on_worker(endpoint, job)
             job.output_json = None
-            self._finish(endpoint, job, JobState.CANCELLED)
+            self._life.finish(endpoint, job, JobState.CANCELLED)
         return job.status()
 
     def retry(self, endpoint_id: str, job_id: str) -> JobStatus:
@@ -266,7 +184,7 @@ class Platform:
         job.submitted_s = self.clock()
         job.expires_s = job.submitted_s + job.request.policy.ttl_s
         job.pieces.clear()
-        self._requeue(endpoint, job)
+        self._life.requeue(endpoint, job)
         return job.status()
 
     def purge_queue(self, endpoint_id: str) -> int:
@@ -277,7 +195,7 @@ class Platform:
         endpoint = self._endpoint(endpoint_id)
         queued = list(endpoint.queue)
         for job_id in queued:
-            self._forget(endpoint, endpoint.jobs[job_id])
+            self._life.forget(endpoint, endpoint.jobs[job_id])
         return len(queued)
 
     def health(self, endpoint_id: str) -> dict[str, dict[str, int]]:
@@ -316,7 +234,7 @@ class Platform:
             healthy: False after a failed fitness check: it gets no jobs.
             lasting: It needs no further signs, since it lives in this process and says when it leaves.
         """
-        worker = self._seen(self._endpoint(endpoint_id), worker_id)
+        worker = self._life.seen(self._endpoint(endpoint_id), worker_id)
         worker.healthy = healthy
         worker.lasting = worker.lasting or lasting
 
@@ -324,12 +242,12 @@ class Platform:
         """Remove a worker; the jobs that it had are queued again."""
         endpoint = self._endpoint(endpoint_id)
         if worker_id in endpoint.workers:
-            self._worker_lost(endpoint, endpoint.workers[worker_id])
+            self._life.worker_lost(endpoint, endpoint.workers[worker_id])
 
     def take(self, endpoint_id: str, worker_id: str, *, limit: int = 1) -> list[TakenJob]:
         """Hand up to ``limit`` jobs to a worker (``job-take``); none while it starts."""
         endpoint = self._endpoint(endpoint_id)
-        worker = self._seen(endpoint, worker_id)
+        worker = self._life.seen(endpoint, worker_id)
         now = self.clock()
         taken: list[TakenJob] = []
         while worker.healthy and worker.ready_s <= now and endpoint.queue and len(taken) < limit:
@@ -339,14 +257,12 @@ class Platform:
             job.started_s = now
             job.stop_s = now + job.request.policy.execution_timeout_s
             worker.jobs.add(job.job_id)
-            self._schedule(endpoint, job.job_id, job.stop_s, is_job=True)
-            self._notify(Topic("job", endpoint_id, job.job_id))
+            self._life.schedule(endpoint, job.job_id, job.stop_s, is_job=True)
+            self._life.notify(Topic("job", endpoint_id, job.job_id))
             taken.append(TakenJob(job_id=job.job_id, body=orjson.dumps({"id": job.job_id} | job.request.for_worker)))
         return taken
 
-    def report(
-        self, endpoint_id: str, worker_id: str, job_id: str, body: bytes, *, is_stream: bool = False
-    ) -> Report:
+    def report(self, endpoint_id: str, worker_id: str, job_id: str, body: bytes) -> Report:
         """Take a result or a progress update (``job-done``).
 
         Args:
@@ -354,9 +270,7 @@ class Platform:
             worker_id: The worker.
             job_id: The job.
             body: ``{"output": …}`` or ``{"error": …}`` or both, or ``{"status": "IN_PROGRESS", "output": …}``.
-            is_stream: Whether the job has streamed; changes nothing here.
         """
-        del is_stream
         endpoint, job = self._held(endpoint_id, worker_id, job_id)
         if job is None:
             # The platform owns the state: what arrives after a cancel or for a lost job is accepted and ignored.
@@ -365,29 +279,29 @@ class Platform:
         if len(body) > (config.runsync_output_limit_bytes if job.sync else config.run_output_limit_bytes):
             logger.warning("job %s: a result of %d bytes is too large and is lost", job_id, len(body))
             job.output_json = None
-            self._finish(endpoint, job, JobState.COMPLETED)
+            self._life.finish(endpoint, job, JobState.COMPLETED)
             return Report.REFUSED
-        report = _json_object(body)
+        report = parse_message(body)
         if report is None:
             return Report.REFUSED
         output_json = orjson.dumps(report["output"]) if "output" in report else None
         if report.get("status") == JobState.IN_PROGRESS:
             job.output_json = output_json
-            self._notify(Topic("job", endpoint_id, job_id))
+            self._life.notify(Topic("job", endpoint_id, job_id))
             return Report.ACCEPTED
-        progress_json = job.output_json
+        if job.output_json is not None and self.faults.overtakes_result(job_id):
+            self._life.release(endpoint, job)
+            return Report.ACCEPTED
         error = report.get("error")
         job.output_json = output_json
         if not error:
-            self._finish(endpoint, job, JobState.COMPLETED)
+            self._life.finish(endpoint, job, JobState.COMPLETED)
         elif isinstance(error, str):
-            self._finish(endpoint, job, JobState.FAILED, error=error)
+            self._life.finish(endpoint, job, JobState.FAILED, error=error)
         else:
             # An error that is no string: seen as COMPLETED without output (runpod-python#299).
             job.output_json = None
-            self._finish(endpoint, job, JobState.COMPLETED)
-        if progress_json is not None and self.faults.overtakes_result(job_id):
-            job.state, job.finished_s, job.output_json, job.error = JobState.IN_PROGRESS, None, progress_json, None
+            self._life.finish(endpoint, job, JobState.COMPLETED)
         return Report.ACCEPTED
 
     def add_piece(self, endpoint_id: str, worker_id: str, job_id: str, body: bytes) -> Report:
@@ -395,32 +309,32 @@ class Platform:
         endpoint, job = self._held(endpoint_id, worker_id, job_id)
         if job is None:
             return Report.ACCEPTED if job_id in endpoint.jobs else Report.UNKNOWN
-        message = _json_object(body)
+        message = parse_message(body)
         if message is None or "output" not in message:
             return Report.REFUSED
         index = job.pieces_sent
         job.pieces_sent += 1
         if not self.faults.drops_piece(job_id, index):
-            job.pieces += _cut(message["output"], endpoint.config.stream_piece_limit_bytes)
-            self._notify(Topic("job", endpoint_id, job_id))
+            job.pieces += cut_piece(message["output"], endpoint.config.stream_piece_limit_bytes)
+            self._life.notify(Topic("job", endpoint_id, job_id))
         return Report.ACCEPTED
 
     def stop_signals(self, endpoint_id: str, worker_id: str) -> list[str]:
         """Take away the ids of the jobs that this worker is to stop (``job-stop``)."""
-        worker = self._seen(self._endpoint(endpoint_id), worker_id)
+        worker = self._life.seen(self._endpoint(endpoint_id), worker_id)
         job_ids, worker.to_stop = worker.to_stop, []
         return job_ids
 
     # Inside
 
-    def _endpoint(self, endpoint_id: str) -> _Endpoint:
+    def _endpoint(self, endpoint_id: str) -> EndpointRecord:
         self.tick()
         try:
-            return self._endpoints[endpoint_id]
+            return self._life.endpoints[endpoint_id]
         except KeyError:
             raise NotFound(f"no endpoint {endpoint_id!r}", status_code=404, endpoint_id=endpoint_id) from None
 
-    def _find(self, endpoint_id: str, job_id: str) -> tuple[_Endpoint, _Job]:
+    def _find(self, endpoint_id: str, job_id: str) -> tuple[EndpointRecord, JobRecord]:
         endpoint = self._endpoint(endpoint_id)
         try:
             return endpoint, endpoint.jobs[job_id]
@@ -432,137 +346,8 @@ class Platform:
                 job_id=job_id,
             ) from None
 
-    def _held(self, endpoint_id: str, worker_id: str, job_id: str) -> tuple[_Endpoint, _Job | None]:
+    def _held(self, endpoint_id: str, worker_id: str, job_id: str) -> tuple[EndpointRecord, JobRecord | None]:
         """Find a job if this worker holds it; any word from a worker is a sign of life."""
         endpoint = self._endpoint(endpoint_id)
-        worker = self._seen(endpoint, worker_id)
+        worker = self._life.seen(endpoint, worker_id)
         return endpoint, endpoint.jobs[job_id] if job_id in worker.jobs else None
-
-    def _seen(self, endpoint: _Endpoint, worker_id: str) -> _Worker:
-        now = self.clock()
-        worker = endpoint.workers.get(worker_id)
-        if worker is None:
-            worker = _Worker(worker_id, ready_s=now + endpoint.config.cold_start_s, seen_s=now)
-            endpoint.workers[worker_id] = worker
-            for when in {worker.ready_s, now + endpoint.config.worker_timeout_s}:
-                self._schedule(endpoint, worker_id, when, is_job=False)
-        worker.seen_s = now
-        return worker
-
-    def _enqueue(self, endpoint: _Endpoint, job: _Job, *, first: bool = False) -> None:
-        endpoint.queue[job.job_id] = None
-        endpoint.queue.move_to_end(job.job_id, last=not first)
-        self._schedule(endpoint, job.job_id, job.expires_s, is_job=True)
-        self._notify(Topic("queue", endpoint.config.endpoint_id))
-        self._notify(Topic("job", endpoint.config.endpoint_id, job.job_id))
-
-    def _requeue(self, endpoint: _Endpoint, job: _Job, *, first: bool = False) -> None:
-        endpoint.retried += 1
-        job.retries += 1
-        job.state = JobState.IN_QUEUE
-        job.worker_id = job.started_s = job.finished_s = job.stop_s = job.output_json = job.error = None
-        self._enqueue(endpoint, job, first=first)
-
-    def _finish(self, endpoint: _Endpoint, job: _Job, state: JobState, *, error: str | None = None) -> None:
-        endpoint.completed += state is JobState.COMPLETED
-        endpoint.failed += state in (JobState.FAILED, JobState.TIMED_OUT)
-        endpoint.queue.pop(job.job_id, None)
-        self._release(endpoint, job)
-        job.state = state
-        job.error = error
-        job.finished_s = self.clock()
-        # The ttl covers queue and run; from here on the retention counts.
-        retention_s = endpoint.config.sync_retention_s if job.sync else endpoint.config.async_retention_s
-        job.expires_s = job.finished_s + retention_s
-        self._schedule(endpoint, job.job_id, job.expires_s, is_job=True)
-        self._notify(Topic("job", endpoint.config.endpoint_id, job.job_id))
-
-    def _forget(self, endpoint: _Endpoint, job: _Job) -> None:
-        self._stop_on_worker(endpoint, job)
-        endpoint.queue.pop(job.job_id, None)
-        del endpoint.jobs[job.job_id]
-        self._notify(Topic("job", endpoint.config.endpoint_id, job.job_id))
-
-    def _release(self, endpoint: _Endpoint, job: _Job) -> _Worker | None:
-        worker = endpoint.workers.get(job.worker_id or "")
-        if worker is None or job.job_id not in worker.jobs:
-            return None
-        worker.jobs.remove(job.job_id)
-        return worker
-
-    def _stop_on_worker(self, endpoint: _Endpoint, job: _Job) -> None:
-        worker = self._release(endpoint, job)
-        if worker is not None:
-            worker.to_stop.append(job.job_id)
-            self._notify(Topic("stop", endpoint.config.endpoint_id, worker.worker_id))
-
-    def _job_due(self, endpoint: _Endpoint, job: _Job, now: float) -> None:
-        if job.expires_s <= now:
-            # A ttl that runs out removes the job, running or not: /status answers 404 (docs).
-            self._forget(endpoint, job)
-        elif job.state is JobState.IN_PROGRESS and job.stop_s is not None and job.stop_s <= now:
-            self._stop_on_worker(endpoint, job)
-            job.output_json = None
-            self._finish(endpoint, job, JobState.TIMED_OUT, error="job timed out: executionTimeout exceeded")
-
-    def _worker_due(self, endpoint: _Endpoint, worker: _Worker, now: float) -> None:
-        if worker.ready_s <= now:
-            self._notify(Topic("queue", endpoint.config.endpoint_id))
-        silent_until_s = worker.seen_s + endpoint.config.worker_timeout_s
-        if worker.lasting:
-            return
-        if silent_until_s <= now:
-            self._worker_lost(endpoint, worker)
-        elif worker.ready_s <= now:
-            self._schedule(endpoint, worker.worker_id, silent_until_s, is_job=False)
-
-    def _worker_lost(self, endpoint: _Endpoint, worker: _Worker) -> None:
-        logger.info("endpoint %s: worker %s is gone", endpoint.config.endpoint_id, worker.worker_id)
-        del endpoint.workers[worker.worker_id]
-        for job_id in sorted(worker.jobs):
-            job = endpoint.jobs[job_id]
-            if job.retries >= endpoint.config.max_retries:
-                job.output_json = None
-                self._finish(endpoint, job, JobState.FAILED, error=f"worker died; given up after {job.retries} retries")
-            else:
-                # Pieces that nobody has read stay: a client may see the work of both runs.
-                self._requeue(endpoint, job, first=True)
-
-    def _schedule(self, endpoint: _Endpoint, key: str, when_s: float, *, is_job: bool) -> None:
-        self._deadline_count += 1
-        entry = (when_s, self._deadline_count, endpoint.config.endpoint_id, key, is_job)
-        heapq.heappush(self._deadlines, entry)
-        if self._deadlines[0] is entry:
-            self._notify(CLOCK)
-
-    def _notify(self, topic: Topic) -> None:
-        for listener in tuple(self._listeners):
-            listener(topic)
-
-
-def _milliseconds(start_s: float | None, end_s: float | None) -> int | None:
-    return None if start_s is None or end_s is None else round((end_s - start_s) * 1000)
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    """Read a worker's message. The SDK writes NaN as ``NaN``, which is not JSON; what RunPod does then is unconfirmed."""
-    try:
-        message = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return message if isinstance(message, dict) else None
-
-
-def _cut(output: Any, limit_bytes: int) -> list[bytes]:
-    """Encode a piece; one over the limit becomes several strings.
-
-    The documents say that larger outputs are split over chunks; how is unconfirmed. Here a string is cut into strings
-    and the JSON text of any other value into strings.
-    """
-    encoded = orjson.dumps(output)
-    if len(encoded) <= limit_bytes:
-        return [encoded]
-    text = output if isinstance(output, str) else encoded.decode()
-    # A character takes at most six bytes of JSON; most take one, so the common case is tried first.
-    step = limit_bytes - 2 if text.isascii() and "\\" not in text and '"' not in text else max(1, (limit_bytes - 2) // 6)
-    return [orjson.dumps(text[start : start + step]) for start in range(0, len(text), step)]

@@ -10,7 +10,6 @@ import asyncio
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -18,15 +17,16 @@ from runpod_comfy import _loop
 from runpod_comfy.errors import ConfigurationError, JobError, RunpodComfyError, WaitTimeout
 from runpod_comfy.events import Finished, OutputReady, Warned
 from runpod_comfy.executors.collect import Collector
-from runpod_comfy.executors.request import WorkflowRequest, request_method, workflow_request
+from runpod_comfy.executors.request import request_method, workflow_request
 from runpod_comfy.media import encode_images
 from runpod_comfy.results import Timings, WorkflowOutputImage
 from runpod_comfy.submission import batches_needed, build_submission
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
     from runpod_comfy.events import Event
+    from runpod_comfy.executors.request import WorkflowRequest
     from runpod_comfy.results import WorkflowResult
     from runpod_comfy.submission import Submission
 
@@ -114,7 +114,7 @@ class WorkflowExecutor(ABC):
         Closing the generator early, or cancelling the task that runs it, ends the remote work before it returns.
         """
 
-    async def _close(self) -> None:
+    async def _close(self) -> None:  # noqa: B027 - most subclasses hold nothing
         """Let go of what the subclass holds."""
 
     async def _prepare(self, request: WorkflowRequest) -> Submission:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from runpod_comfy.serverless.connect import http_session
 from runpod_comfy.settings import comfyui_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from runpod_comfy.events import Event
     from runpod_comfy.executors.request import WorkflowRequest

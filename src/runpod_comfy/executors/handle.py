@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from runpod_comfy.executors.jobs import cancel_job, follow_job
 from runpod_comfy.results import Timings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
     from runpod_comfy.events import Event
     from runpod_comfy.results import WorkflowResult
@@ -79,7 +78,7 @@ class WorkflowHandle:
         """
         return _loop.run_sync(lambda: self._result(timeout))
 
-    def result_async(self, *, timeout: float | None = None) -> asyncio.Future[WorkflowResult]:  # noqa: ASYNC109 - the face is equal to the sync one's
+    def result_async(self, *, timeout: float | None = None) -> asyncio.Future[WorkflowResult]:
         """Wait for the job's end and return its images.
 
         Args:

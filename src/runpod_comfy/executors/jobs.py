@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +25,14 @@ from runpod_comfy.executors.outcome import judge
 from runpod_comfy.results import Timings
 from runpod_comfy.serverless.api import MAX_RUN_BODY_BYTES, JobStatus
 from runpod_comfy.serverless.retry import Backoff
-from runpod_comfy.serverless.watch import Pieces, watch_job
+from runpod_comfy.serverless.watch import watch_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from runpod_comfy.events import Event
     from runpod_comfy.serverless.connect import EndpointLink
+    from runpod_comfy.serverless.watch import Update
     from runpod_comfy.submission import Submission
 
 __all__ = ["CLEANUP_S", "cancel_job", "encode_body", "follow_job", "ownership", "send_job"]
@@ -171,26 +171,19 @@ async def follow_job(link: EndpointLink, job_id: str) -> AsyncGenerator[Event | 
     reader = NativeReader()
     status: JobStatus | None = None
     started = False
-    async with aclosing(watch_job(link.api, job_id, habits=link.habits)) as updates:
-        while not (reader.complete and status is not None and status.final):
-            try:
-                # The last line says all; RunPod's figures are worth a moment more, not a long poll.
-                async with asyncio.timeout(_FINAL_STATUS_GRACE_S if reader.complete else None):
-                    update = await anext(updates)
-            except (StopAsyncIteration, TimeoutError):
-                break
+    async with aclosing(_updates(link, job_id, reader)) as updates:
+        async for update in updates:
             if not started and update.state not in {"IN_QUEUE", ""}:
                 started = True
                 yield _started(update)
-            if isinstance(update, Pieces):
+            if isinstance(update, JobStatus):
+                status = update
+            else:
                 for event in _read(reader, update.outputs):
                     yield event
-            else:
-                status = update
-    if status is not None and not reader.complete and isinstance(status.output, list):
+    if status is not None:
         for event in _fill_from_aggregate(reader, status.output):
             yield event
-    if status is not None:
         yield Timings(queue_s=status.delay_s, execution_s=status.execution_s, gpu_s=reader.gpu_s)
     error = judge(job_id, status, reader)
     if error is not None:
@@ -200,7 +193,21 @@ async def follow_job(link: EndpointLink, job_id: str) -> AsyncGenerator[Event | 
         yield Warned(message="The job ended well and made no output. Does the workflow have a node that saves?")
 
 
-def _started(update: JobStatus | Pieces) -> Started:
+async def _updates(link: EndpointLink, job_id: str, reader: NativeReader) -> AsyncGenerator[Update]:
+    """Yield RunPod's updates, until the end or, with the last line here, a moment for RunPod's figures."""
+    ended = False
+    async with aclosing(watch_job(link.api, job_id, habits=link.habits)) as updates:
+        while not (reader.complete and ended):
+            try:
+                async with asyncio.timeout(_FINAL_STATUS_GRACE_S if reader.complete else None):
+                    update = await anext(updates)
+            except (StopAsyncIteration, TimeoutError):
+                return
+            ended = ended or (isinstance(update, JobStatus) and update.final)
+            yield update
+
+
+def _started(update: Update) -> Started:
     if isinstance(update, JobStatus):
         return Started(worker_id=update.worker_id, queue_s=update.delay_s)
     return Started()
@@ -211,8 +218,8 @@ def _read(reader: NativeReader, outputs: list[Any]) -> Iterator[Event]:
         yield from reader.feed(piece)
 
 
-def _fill_from_aggregate(reader: NativeReader, output: list[Any]) -> Iterator[Event]:
+def _fill_from_aggregate(reader: NativeReader, output: Any) -> Iterator[Event]:
     """Read again, from ``/status``, what ``/stream`` did not bring; a worker keeps it there only when told to."""
-    if reader.numbered or not reader.lines:
+    if isinstance(output, list) and not reader.complete and (reader.numbered or not reader.lines):
         reader.start_over()
         yield from _read(reader, output)

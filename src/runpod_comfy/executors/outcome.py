@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from runpod_comfy.errors import JobCancelled, JobError, JobFailed, JobTimedOut, OutputLost, ProtocolError
+from runpod_comfy.errors import JobCancelled, JobFailed, JobTimedOut, OutputLost, ProtocolError
 
 if TYPE_CHECKING:
     from runpod_comfy.dialects.native import NativeReader
-    from runpod_comfy.errors import RunpodComfyError
+    from runpod_comfy.errors import JobError, RunpodComfyError
     from runpod_comfy.serverless.api import JobStatus
 
 __all__ = ["judge"]
@@ -65,7 +65,8 @@ def _incomplete(job_id: str, output: Any, reader: NativeReader) -> JobError | Pr
     loss = reader.describe_loss()
     if loss:
         return OutputLost(
-            f"Job {job_id} ended, and {loss}. What arrived whole is in .partial; run the rest again with the same seed=.",
+            f"Job {job_id} ended, and {loss}. What arrived whole is in .partial; run the rest again with "
+            "the same seed=.",
             job_id=job_id,
         )
     if reader.lines:
@@ -73,13 +74,13 @@ def _incomplete(job_id: str, output: Any, reader: NativeReader) -> JobError | Pr
         return None
     if isinstance(output, (dict, str)) and output:
         return ProtocolError(
-            f"Job {job_id} ended with an answer in another format ({_dialect(output)}). This executor needs a worker that "
-            "streams the native format; deploy this project's worker on the endpoint.",
+            f"Job {job_id} ended with an answer in another format ({_dialect(output)}). This executor needs a worker "
+            "that streams the native format; deploy this project's worker on the endpoint.",
             job_id=job_id,
         )
     return OutputLost(
-        f"Job {job_id} is COMPLETED and has no output. Either its result was over RunPod's limit (10 MB after /run), or "
-        "another reader took its stream, or the endpoint's worker does not stream. The endpoint's logs say which.",
+        f"Job {job_id} is COMPLETED and has no output. Either its result was over RunPod's limit (10 MB after /run), "
+        "or another reader took its stream, or the endpoint's worker does not stream. The endpoint's logs say which.",
         job_id=job_id,
     )
 

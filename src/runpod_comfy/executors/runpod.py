@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -11,14 +10,16 @@ from runpod_comfy.events import Queued
 from runpod_comfy.executors.base import WorkflowExecutor
 from runpod_comfy.executors.handle import WorkflowHandle
 from runpod_comfy.executors.jobs import encode_body, follow_job, ownership, send_job
-from runpod_comfy.executors.request import WorkflowRequest, request_method, workflow_request
+from runpod_comfy.executors.request import request_method, workflow_request
 from runpod_comfy.serverless.connect import connect
 from runpod_comfy.settings import EndpointSettings
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import AsyncGenerator
 
     from runpod_comfy.events import Event
+    from runpod_comfy.executors.request import WorkflowRequest
     from runpod_comfy.results import Timings
     from runpod_comfy.serverless.api import EndpointHealth
     from runpod_comfy.serverless.connect import EndpointLink

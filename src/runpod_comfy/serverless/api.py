@@ -252,7 +252,9 @@ class _NotSent(TransportError):
     """No connection was made, so the server cannot have seen the request."""
 
 
-def _meaning(status: int, operation: str, endpoint_id: str) -> tuple[type[ApiError], str]:
+def _meaning(  # noqa: PLR0911 - a table of statuses
+    status: int, operation: str, endpoint_id: str
+) -> tuple[type[ApiError], str]:
     match status:
         case 401 | 403:
             return AuthenticationError, "the API key is missing, wrong, or not allowed to use this endpoint."
@@ -267,7 +269,10 @@ def _meaning(status: int, operation: str, endpoint_id: str) -> tuple[type[ApiErr
         case _ if status >= 500:  # noqa: PLR2004 - server errors
             return ServerError, "the service failed; trying again later may help."
         case _ if 300 <= status < 400:  # noqa: PLR2004 - redirects
-            return ApiError, "a redirect, which is not followed, since the key must not go elsewhere. Check the base URL."
+            return (
+                ApiError,
+                "a redirect, which is not followed, since the key must not go elsewhere. Check the base URL.",
+            )
         case _:
             return ApiError, "the request was refused."
 
@@ -302,7 +307,9 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_any():
         total += len(chunk)
         if total > _MAX_ANSWER_BYTES:
-            raise ProtocolError(f"RunPod's answer has more than {_MAX_ANSWER_BYTES:,} bytes and was not read to its end.")
+            raise ProtocolError(
+                f"RunPod's answer has more than {_MAX_ANSWER_BYTES:,} bytes and was not read to its end."
+            )
         chunks.append(chunk)
     return b"".join(chunks)
 

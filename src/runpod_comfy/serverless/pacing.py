@@ -1,7 +1,7 @@
 """Keeping RunPod's published rate limits, for all jobs of an endpoint together.
 
-RunPod counts requests per endpoint and operation (docs: serverless/endpoints/operation-reference, "Rate limits"): so many
-in ten seconds, and so many at once. A thousand jobs that each poll at their own pace would be refused; through one
+RunPod counts requests per endpoint and operation (docs: serverless/endpoints/operation-reference, "Rate limits"): so
+many in ten seconds, and so many at once. A thousand jobs that each poll at their own pace would be refused; through one
 pacer they poll as one well-behaved client.
 """
 

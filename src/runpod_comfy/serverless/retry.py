@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from runpod_comfy.errors import ApiError, ProtocolError, RateLimited, RunpodComfyError, ServerError, TransportError
+from runpod_comfy.errors import ApiError, ProtocolError, RateLimited, ServerError, TransportError
+
+if TYPE_CHECKING:
+    from runpod_comfy.errors import RunpodComfyError
 
 __all__ = ["Backoff", "is_transient"]
 

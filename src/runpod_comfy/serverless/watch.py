@@ -1,8 +1,8 @@
 """Watching one job: what it yields while it runs, and how it ends, as soon as either can be known.
 
-Two requests work together. A long poll (``/status-sync``) is parked at RunPod and answers when the job ends; ``/stream``
-is read while the job runs, since that brings images as they are made and also tells that a worker has begun. Where an
-endpoint does not hold the long poll, ``/status`` is asked at a pace that grows with the job's age.
+Two requests work together. A long poll (``/status-sync``) is parked at RunPod and answers when the job ends;
+``/stream`` is read while the job runs, since that brings images as they are made and also tells that a worker has
+begun. Where an endpoint does not hold the long poll, ``/status`` is asked at a pace that grows with the job's age.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,7 +19,7 @@ from runpod_comfy.serverless.api import FINAL_STATES, JobStatus
 from runpod_comfy.serverless.retry import Backoff, is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from runpod_comfy.serverless.api import EndpointApi
 
@@ -29,7 +28,7 @@ __all__ = ["EndpointHabits", "Pieces", "Update", "watch_job"]
 logger = logging.getLogger(__name__)
 
 LONG_POLL_S = 60.0
-"""RunPod's SDKs wait up to 90 s; Cloudflare in front of RunPod may cut a request at 100 s (unconfirmed for this API)."""
+"""RunPod's SDKs wait up to 90 s; Cloudflare in front may cut a request at 100 s (unconfirmed for this API)."""
 
 MAX_PARKED = 300
 """Long polls held at once for an endpoint: RunPod publishes a limit of 400 concurrent ``status`` requests."""
@@ -169,7 +168,7 @@ class _Watch:
             if not isinstance(exc, NotFound) and exc.status_code != _METHOD_NOT_ALLOWED:
                 raise
             status = await self.api.status(self.job_id)
-            self._remember("answers %s to /status-sync", exc.status_code)
+            self._remember(f"answers {exc.status_code} to /status-sync")
             return status
         if not status.final and status.state == self.state and self.clock() - asked_s < LONG_POLL_S * _EARLY:
             self.early_answers += 1
@@ -179,14 +178,15 @@ class _Watch:
             self.early_answers = 0
         return status
 
-    def _remember(self, what: str, *args: object) -> None:
-        logger.info("endpoint %s " + what + "; asking /status instead", self.api.endpoint_id, *args)  # noqa: G003 - a constant
+    def _remember(self, what: str) -> None:
+        logger.info("endpoint %s %s; asking /status instead", self.api.endpoint_id, what)
         self.habits.no_long_poll_until_s = self.clock() + _REMEMBERED_S
 
     def _expired(self) -> JobExpired:
         return JobExpired(
-            f"RunPod does not know job {self.job_id} on endpoint {self.api.endpoint_id}. A result is kept for 30 minutes "
-            "after the job's end (60 seconds after /runsync), and a job that waits longer than its ttl is removed.",
+            f"RunPod does not know job {self.job_id} on endpoint {self.api.endpoint_id}. A result is kept for 30 "
+            "minutes after the job's end (60 seconds after /runsync), and a job that waits longer than its ttl is "
+            "removed.",
             job_id=self.job_id,
             endpoint_id=self.api.endpoint_id,
         )

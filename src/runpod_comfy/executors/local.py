@@ -1,0 +1,133 @@
+"""Everything on this machine: RunPod's emulator, the worker, and a ComfyUI or its stand-in, in one process.
+
+The images come through the very code that talks to RunPod: requests over HTTP, a queue, a worker that streams lines.
+Only the far ends are local. Without a ComfyUI, pictures are labelled proofs of what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Self
+
+from runpod_comfy import _loop
+from runpod_comfy.executors.runpod import RunpodComfyWorkflowExecutor
+from runpod_comfy.serverless.connect import connect
+from runpod_comfy.settings import EndpointSettings
+
+if TYPE_CHECKING:
+    from runpod_comfy.emulator.api import EmulatorServer
+    from runpod_comfy.emulator.comfyui import ComfyUIStandIn
+    from runpod_comfy.emulator.platform import Platform
+    from runpod_comfy.serverless.connect import EndpointLink
+
+__all__ = ["LOCAL_API_KEY", "LOCAL_ENDPOINT_ID", "LocalRunpod", "LocalWorkflowExecutor"]
+
+LOCAL_ENDPOINT_ID = "local"
+LOCAL_API_KEY = "local-emulator-key"
+
+
+class LocalRunpod:
+    """RunPod Serverless on this machine: an emulated endpoint with a worker on it.
+
+    Args:
+        comfyui_url: A ComfyUI server for the worker; None starts the stand-in.
+        host: The address that the emulator listens on.
+        port: Its port; 0 takes a free one.
+        workers: How many workers the endpoint has; 0 leaves jobs in the queue.
+    """
+
+    def __init__(
+        self, *, comfyui_url: str | None = None, host: str = "127.0.0.1", port: int = 0, workers: int = 1
+    ) -> None:
+        self._comfyui_url = comfyui_url
+        self._host = host
+        self._port = port
+        self._workers = workers
+        self._exits = AsyncExitStack()
+        self.server: EmulatorServer
+        self.comfyui: ComfyUIStandIn | None = None
+
+    @property
+    def platform(self) -> Platform:
+        """The emulated platform: its jobs, clock and faults."""
+        return self.server.platform
+
+    @property
+    def settings(self) -> EndpointSettings:
+        """How a client reaches the endpoint."""
+        return EndpointSettings(endpoint_id=LOCAL_ENDPOINT_ID, api_key=LOCAL_API_KEY, base_url=self.server.base_url)
+
+    async def start(self) -> None:
+        """Start the stand-in, the emulator and the workers."""
+        from runpod_comfy.emulator.api import EmulatorServer  # noqa: PLC0415 - clients of RunPod never load a server
+        from runpod_comfy.emulator.comfyui import ComfyUIStandIn  # noqa: PLC0415 - likewise
+        from runpod_comfy.emulator.inprocess import InProcessWorker  # noqa: PLC0415 - likewise
+        from runpod_comfy.emulator.platform import EndpointConfig, Platform  # noqa: PLC0415 - likewise
+        from runpod_comfy.worker.handler import make_handler  # noqa: PLC0415 - likewise
+
+        async with AsyncExitStack() as starting:
+            url = self._comfyui_url
+            if url is None:
+                self.comfyui = await starting.enter_async_context(ComfyUIStandIn())
+                url = self.comfyui.url
+            platform = Platform([EndpointConfig(id=LOCAL_ENDPOINT_ID)])
+            self.server = await starting.enter_async_context(EmulatorServer(platform, host=self._host, port=self._port))
+            for number in range(self._workers):
+                worker = InProcessWorker(
+                    platform, LOCAL_ENDPOINT_ID, make_handler(comfyui_url=url), worker_id=f"local-{number}"
+                )
+                await starting.enter_async_context(worker)
+            self._exits = starting.pop_all()
+
+    async def stop(self) -> None:
+        """Stop everything that was started."""
+        await self._exits.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+
+class LocalWorkflowExecutor(RunpodComfyWorkflowExecutor):
+    """Runs workflows on this machine, through an emulated RunPod endpoint: no account, no GPU, no network.
+
+    >>> with LocalWorkflowExecutor(batch_size=8) as executor:  # doctest: +SKIP
+    ...     executor.submit_workflow("portrait.json.jinja", ["me.jpg"], num_samples=16).save("out")
+
+    Args:
+        batch_size: How many images a batch has where a call does not say.
+        comfyui_url: A ComfyUI server to compute on; None starts a stand-in, whose pictures show what was sent and are
+            never to be taken for generated ones.
+    """
+
+    def __init__(self, *, batch_size: int = 1, comfyui_url: str | None = None) -> None:
+        super().__init__(LOCAL_ENDPOINT_ID, batch_size=batch_size, api_key=LOCAL_API_KEY)
+        self._comfyui_url = comfyui_url
+        self._local: LocalRunpod | None = None
+        self._starting: asyncio.Lock | None = None
+
+    def __repr__(self) -> str:
+        return f"LocalWorkflowExecutor(batch_size={self.batch_size}, comfyui_url={self._comfyui_url!r})"
+
+    async def _connect(self) -> EndpointLink:
+        # Made here, since a lock belongs to the loop that first waits on it.
+        self._starting = self._starting or asyncio.Lock()
+        async with self._starting:
+            if self._local is None:
+                key = ("local-runpod", id(self))
+                self._local = await _loop.shared(key, self._start_local, LocalRunpod.stop)
+        return await connect(self._local.settings)
+
+    async def _start_local(self) -> LocalRunpod:
+        local = LocalRunpod(comfyui_url=self._comfyui_url)
+        await local.start()
+        return local
+
+    async def _close(self) -> None:
+        local, self._local = self._local, None
+        if local is not None:
+            await local.stop()

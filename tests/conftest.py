@@ -1,0 +1,21 @@
+"""What several test modules need: the servers that a machine may or may not have."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_comfyui_url():
+    """The address of a real ComfyUI server; tests that ask for it are marked `real_comfyui`."""
+    url = os.environ.get("COMFYUI_URL")
+    if not url:
+        pytest.skip("no COMFYUI_URL")
+    return url
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch):
+    """Tests must not read the key or the addresses of whoever runs them."""
+    for name in ("RUNPOD_API_KEY", "RUNPOD_ENDPOINT_ID", "RUNPOD_ENDPOINT_BASE_URL", "COMFYUI_URL"):
+        monkeypatch.delenv(name, raising=False)
