@@ -2,7 +2,7 @@
 
 >>> def test_my_app_makes_portraits(runpod_emulator):  # doctest: +SKIP
 ...     my_app.make_portraits()  # RUNPOD_API_KEY, RUNPOD_ENDPOINT_ID and RUNPOD_ENDPOINT_BASE_URL point at the emulator
-...     assert runpod_emulator.platform.jobs
+...     assert len(runpod_emulator.jobs()) == 1
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def runpod_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRunpod]:
     """RunPod on this machine: an endpoint ``local`` whose worker drives a stand-in ComfyUI, for one test.
 
     Environment variables name it, so that code under test needs no change. Its address is ``.settings.base_url``, its
-    jobs and faults are in ``.platform``.
+    jobs are ``.jobs()``, and faults are planned with ``.platform.faults.add(…)``.
     """
     from runpod_comfy import _loop  # noqa: PLC0415 - a plugin must cost nothing where it is not used
     from runpod_comfy.executors.local import LOCAL_API_KEY, LOCAL_ENDPOINT_ID, LocalRunpod  # noqa: PLC0415 - likewise

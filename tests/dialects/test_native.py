@@ -86,14 +86,16 @@ def test_whatever_pieces_are_dropped_nothing_half_is_returned(data):
     pieces = [text[at : at + step] for at in range(0, len(text), step)]
     dropped = data.draw(st.sets(st.integers(0, len(pieces) - 1), min_size=1))
     reader, events = read(piece for index, piece in enumerate(pieces) if index not in dropped)
-    assert [event for event in events if event not in outputs] == []
-    assert not reader.complete
-    assert reader.describe_loss()
+    sent = {event.output.name: event.output.data for event in outputs}
+    arrived = {event.output.name: event.output.data for event in events if isinstance(event, OutputReady)}
+    assert arrived.items() <= sent.items()
+    assert arrived == sent or not reader.complete
+    assert arrived == sent or reader.describe_loss() or len(dropped) == len(pieces)
 
 
 def test_a_damaged_image_that_still_is_json_is_lost_and_can_be_read_again():
     whole = written([OutputReady(output=picture(1)), OutputReady(output=picture(2))])
-    at = whole[0].index("image") + 60
+    at = whole[0].index('"image":"') + 60
     reader, events = read([whole[0][:at] + whole[0][at + 4 :], *whole[1:]])
     assert [event.output.name for event in events] == ["a_00002_.png"]
     assert "a_00001_.png arrived damaged" in reader.describe_loss()
@@ -138,13 +140,19 @@ def test_lines_of_a_worker_that_numbers_nothing_are_read():
     assert reader.describe_loss() is None
 
 
-@pytest.mark.parametrize(
-    "piece",
-    [{"images": []}, ["x"], 3, None, '{"message": "x"}\n', "[1]\n", '"text"\n', '{"images": [{"image": "x"}, 3]}\n'],
-)
+@pytest.mark.parametrize("piece", [{"images": []}, ["x"], 3, None, '{"images": [{"image": "x"}, 3]}\n'])
 def test_another_dialect_is_a_protocol_error(piece):
     with pytest.raises(ProtocolError):
         read([piece])
+
+
+@pytest.mark.parametrize("line", ['{"message": "secret"}', "[1]", '"secret"'])
+def test_a_line_of_another_dialect_is_noted_without_its_content(line):
+    reader, events = read([line + "\n"])
+    assert not events
+    assert reader.foreign
+    assert "secret" not in reader.foreign
+    assert reader.lines == 0
 
 
 json_values = st.recursive(

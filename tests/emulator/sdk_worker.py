@@ -1,7 +1,8 @@
-"""A worker under the real SDK: ``python sdk_worker.py function|generator``. Its handlers also run without the SDK."""
+"""A worker under the real SDK: ``python sdk_worker.py function|generator SLOTS``; the handlers also run without it."""
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 
 
@@ -33,6 +34,9 @@ def _act(job):
             return "x" * size
         case {"raise": text}:
             raise ValueError(text)
+        case {"block_s": block_s}:
+            time.sleep(block_s)
+            return None
         case {"job": key}:
             return job.get(key)
         case {"progress": progress}:
@@ -48,8 +52,12 @@ async def _function_that_may_wait(job):
 if __name__ == "__main__":
     import runpod
 
-    kind = sys.argv[1]
+    kind, slots = sys.argv[1], int(sys.argv[2])
     handler = {"function": _function_that_may_wait, "generator": generator}[kind]
-    # With four slots the SDK's loop sleeps less, and takes in batches.
-    slots = {"concurrency_modifier": lambda _: 4} if kind == "generator" else {}
-    runpod.serverless.start({"handler": handler, "return_aggregate_stream": kind == "generator"} | slots)
+    runpod.serverless.start(
+        {
+            "handler": handler,
+            "return_aggregate_stream": kind == "generator",
+            "concurrency_modifier": lambda _: slots,
+        }
+    )

@@ -143,6 +143,14 @@ async def test_client_that_hangs_up_during_a_held_read_takes_no_piece_with_it():
         assert (await client.ask("GET", f"stream/{job_id}"))[1]["stream"] == [{"output": "x"}]
 
 
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"error": "x"}', b'{"output": NaN}', b"output=1"])
+async def test_piece_that_is_no_json_with_an_output_is_refused(data):
+    async with emulator() as client:
+        job_id = await client.running()
+        assert (await client.ask("POST", f"job-stream/w/{job_id}?gpu=x", data=data))[0] == 400
+        assert (await client.ask("GET", f"stream/{job_id}"))[1]["stream"] == []
+
+
 async def test_cancel_reaches_the_worker_through_its_stop_channel():
     async with emulator(server={"worker_hold_s": LONG_S}) as client:
         job_id = await client.running()

@@ -321,3 +321,31 @@ async def test_jobs_of_a_worker_that_stops_are_queued_again():
         async with InProcessWorker(runner.platform, "e", sync_handler, worker_id="second"):
             status = await runner.final(job_id)
         assert (status.worker_id, status.retries) == ("second", 1)
+
+
+async def test_job_that_timed_out_can_run_again_while_its_first_run_still_ends():
+    may_end = asyncio.Event()
+
+    async def handler(_):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await may_end.wait()
+            raise
+
+    async with worker(handler, concurrency=2, default_execution_timeout_s=0.05) as runner:
+        job_id = runner.submit()
+        for _ in range(2):
+            assert (await runner.final(job_id)).state is JobState.TIMED_OUT
+            runner.platform.retry("e", job_id)
+            may_end.set()
+        assert (await runner.final(job_id)).retries == 2
+
+
+async def test_worker_can_start_again():
+    async with worker(sync_handler) as runner:
+        for n in range(2):
+            assert (await runner.run(n=n)).output["n"] == n
+            await runner.worker.stop()
+            await runner.worker.start()
+        assert (await runner.run(n=2)).output["n"] == 2

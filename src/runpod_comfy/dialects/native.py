@@ -4,7 +4,7 @@
 
     {"images": [{"image": "<base64>", "name": "a_00001_.png", "subfolder": ""}], …}      what every reader knows
     {"images": [], "error": "…"}                                                         the end of a failed job
-    {"images": [], "seq": 9, "done": {"lines": 10, "gpu_s": 4.2}}                        the end of a whole job (ours)
+    {"seq": 9, "images": [], "done": {"lines": 10, "gpu_s": 4.2}}                        the end of a whole job (ours)
 
 Every line has the key ``images``, if only as ``[]``: existing clients read it without asking. We add keys and never
 change these: ``seq`` ``batch`` ``seed`` ``node_id`` ``node_title`` ``files`` ``texts`` ``progress`` ``batch_done``
@@ -54,7 +54,7 @@ class LineWriter:
             case Progress():
                 # Unnumbered: nobody misses one, and a gap in the numbers shall mean a lost output.
                 names = ("batch", "batch_count", "node_id", "node_title", "value", "maximum")
-                yield from _pieces({"progress": {name: getattr(event, name) for name in names}})
+                yield from _pieces({"images": [], "progress": {name: getattr(event, name) for name in names}})
             case Warned(message=message):
                 yield from self._numbered({"warnings": [message]})
             case _:
@@ -72,14 +72,15 @@ class LineWriter:
         yield from self._numbered({"done": {"lines": self._seq + 1, "gpu_s": gpu_s}})
 
     def _numbered(self, line: dict[str, Any]) -> Iterator[str]:
-        numbered = {"seq": self._seq, **line}
+        # The number leads, so that whatever is left of a cut line is known for ours and must prove itself whole.
+        numbered = {"seq": self._seq, "images": [], **line}
         self._seq += 1
         yield from _pieces(numbered)
 
 
 def _pieces(line: dict[str, Any]) -> Iterator[str]:
     # ASCII only, since the SDK escapes everything else at up to twelve bytes a character.
-    return cut_line(json.dumps({"images": [], **line}, ensure_ascii=True, separators=(",", ":")))
+    return cut_line(json.dumps(line, ensure_ascii=True, separators=(",", ":")))
 
 
 def _encode_output(output: Output) -> dict[str, Any]:
@@ -103,8 +104,8 @@ def _encode_output(output: Output) -> dict[str, Any]:
         "sha256": output.sha256,
     }
     if isinstance(output, WorkflowOutputImage):
-        return {**line, "images": [{"image": to_base64(output.data), **about}]}
-    return {**line, "files": [{"data": to_base64(output.data), **about}]}
+        return {**line, "images": [{**about, "image": to_base64(output.data)}]}
+    return {**line, "files": [{**about, "data": to_base64(output.data)}]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +127,7 @@ class NativeReader:
         gpu_s: How long ComfyUI computed for the job, in seconds, once the worker has said so.
         outputs: How many outputs arrived whole.
         lines: How many lines could be read.
+        foreign: What a line that is JSON and not of this dialect looked like, or None.
         batches_done: How many batches the worker has finished.
         lost: What is known to have arrived damaged, as phrases.
     """
@@ -134,6 +136,7 @@ class NativeReader:
     gpu_s: float | None = None
     outputs: int = 0
     lines: int = 0
+    foreign: str | None = None
     batches_done: int = 0
     lost: list[str] = field(default_factory=list)
     _joiner: LineJoiner = field(default_factory=LineJoiner)
@@ -204,17 +207,17 @@ class NativeReader:
             return
         if line is None or line in ({}, []):
             return
-        self.lines += 1
         if not isinstance(line, dict) or not line.keys() & _KNOWN_KEYS:
-            raise ProtocolError(
-                f"The worker answered {_shape(line)}, which is no line of the native dialect. "
-                "The endpoint runs another kind of worker."
-            )
+            # Another dialect, or what is left of a line: which one is known at the end.
+            self._spoilt += 1
+            self.foreign = self.foreign or _shape(line)
+            return
+        self.lines += 1
         seq = _int(line.get("seq"))
         if seq is not None and (seq < 0 or seq in self._seen):
             return
         lost_before = len(self.lost)
-        yield from self._outputs(line)
+        yield from self._outputs(line, ours=self.numbered or seq is not None)
         if seq is not None and len(self.lost) == lost_before:
             self._seen.add(seq)
         yield from _notes(line)
@@ -229,7 +232,7 @@ class NativeReader:
                 gpu_s=_number(about.get("gpu_s")),
             )
 
-    def _outputs(self, line: dict[str, Any]) -> Iterator[OutputReady]:
+    def _outputs(self, line: dict[str, Any], *, ours: bool) -> Iterator[OutputReady]:
         origin = Origin(
             batch=_int(line.get("batch")),
             seed=_int(line.get("seed")),
@@ -238,26 +241,28 @@ class NativeReader:
         )
         for key, data_key in (("images", "image"), ("files", "data")):
             for item in _items(line, key):
-                output = self._file(item, data_key, origin)
+                output = self._file(item, data_key, origin, ours=ours)
                 if output is not None:
                     self.outputs += 1
                     yield OutputReady(output=output)
         for item in _items(line, "texts"):
             text = item.get("text")
-            if isinstance(text, str) and self._is_whole(item, text.encode("utf-8", "surrogatepass"), "a text"):
+            data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else b""
+            if isinstance(text, str) and self._is_whole(item, data, "a text", ours=ours):
                 self.outputs += 1
                 yield OutputReady(output=OutputText(text=text, origin=origin))
 
-    def _file(self, item: dict[str, Any], data_key: str, origin: Origin) -> OutputFile | None:
-        name = _text(item.get("name")) or "unnamed"
+    def _file(self, item: dict[str, Any], data_key: str, origin: Origin, *, ours: bool) -> OutputFile | None:
+        name = _text(item.get("name"))
+        encoded = _text(item.get(data_key))
         try:
-            data = from_base64(item.get(data_key) or "", allow_data_uri=True)
+            data = from_base64(encoded, allow_data_uri=True) if encoded else b""
         except ValueError:
-            self.lost.append(f"{name} arrived damaged")
+            data = b""
+        if name is None or not data:
+            self.lost.append(f"{name or 'an output'} arrived damaged")
             return None
-        if not data or not self._is_whole(item, data, name):
-            if not data:
-                self.lost.append(f"{name} arrived empty")
+        if not self._is_whole(item, data, name, ours=ours):
             return None
         media_type = _text(item.get("media_type")) or media_type_of(data) or "application/octet-stream"
         make = WorkflowOutputImage if data_key == "image" else OutputFile
@@ -270,9 +275,9 @@ class NativeReader:
             origin=origin,
         )
 
-    def _is_whole(self, item: dict[str, Any], data: bytes, name: str) -> bool:
+    def _is_whole(self, item: dict[str, Any], data: bytes, name: str, *, ours: bool) -> bool:
         expected = item.get("sha256")
-        whole = not isinstance(expected, str) or hashlib.sha256(data).hexdigest() == expected.lower()
+        whole = hashlib.sha256(data).hexdigest() == expected if isinstance(expected, str) else not ours
         if not whole:
             self.lost.append(f"{name} arrived damaged")
         return whole

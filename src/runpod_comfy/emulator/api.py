@@ -88,7 +88,11 @@ class EmulatorServer:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen.
+
+        Raises:
+            OSError: The address can't be had, for example because the port is in use.
+        """
         self._changes = Changes(self.platform)
         app = web.Application(
             client_max_size=_LARGEST_BODY_BYTES, middlewares=[self._plan_faults, self._answer_errors, self._admit]
@@ -104,7 +108,11 @@ class EmulatorServer:
             read_bufsize=_READ_BUFFER_BYTES,
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError:
+            await self.stop()
+            raise
         self._port = self._runner.addresses[0][1]
         logger.debug("emulator listens on %s", self.url)
 

@@ -79,16 +79,15 @@ def parse_message(body: bytes) -> dict[str, Any] | None:
     return message if isinstance(message, dict) else None
 
 
-def cut_piece(output: Any, limit_bytes: int) -> list[bytes]:
-    """Encode a piece; one over the limit becomes several strings.
+def cut_piece(output_json: bytes, limit_bytes: int) -> list[bytes]:
+    """Return a piece, or the several strings that one over the limit becomes, as JSON.
 
     The documents say that larger outputs are split over chunks; how is unconfirmed. Here a string is cut into strings
     and the JSON text of any other value into strings.
     """
-    encoded = orjson.dumps(output)
-    if len(encoded) <= limit_bytes:
-        return [encoded]
-    text = output if isinstance(output, str) else encoded.decode()
+    if len(output_json) <= limit_bytes:
+        return [output_json]
+    text = orjson.loads(output_json) if output_json.startswith(b'"') else output_json.decode()
     # A character takes at most six bytes of JSON, and only one each in the common case, a long ASCII string.
-    step = limit_bytes - 2 if len(encoded) == len(text) + 2 else max(1, (limit_bytes - 2) // 6)
+    step = limit_bytes - 2 if len(output_json) == len(text) + 2 else max(1, (limit_bytes - 2) // 6)
     return [orjson.dumps(text[start : start + step]) for start in range(0, len(text), step)]

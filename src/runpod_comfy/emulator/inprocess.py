@@ -86,10 +86,12 @@ class InProcessWorker:
         self._endpoint_id = endpoint_id
         self._handler = handler
         self._aggregate = aggregate
+        self._concurrency = concurrency
         self._slots = asyncio.Semaphore(concurrency)
         self._changes: Changes | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._jobs: dict[str, asyncio.Task[None]] = {}
+        # By task: a job that timed out can be back while its first run still ends.
+        self._jobs: dict[asyncio.Task[None], str] = {}
         # For each job that streams: what runs the handler's generator, and that generator. Those of stopped jobs stay
         # here, for a generator without references would be closed.
         self._generators: list[list[_Generator]] = []
@@ -97,6 +99,7 @@ class InProcessWorker:
     async def start(self) -> None:
         """Register with the platform and take jobs."""
         self._changes = Changes(self._platform)
+        self._slots = asyncio.Semaphore(self._concurrency)
         self._platform.ping(self._endpoint_id, self.worker_id, lasting=True)
         self._loops = [
             asyncio.create_task(self._take_jobs(self._changes)),
@@ -110,7 +113,7 @@ class InProcessWorker:
         self._changes.close()
         self._changes = None
         self._platform.leave(self._endpoint_id, self.worker_id)
-        tasks = [*self._loops, *self._jobs.values()]
+        tasks = [*self._loops, *self._jobs]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -142,8 +145,8 @@ class InProcessWorker:
                 return
             [job] = taken
             task = asyncio.create_task(self._run(job))
-            self._jobs[job.job_id] = task
-            task.add_done_callback(lambda _, job_id=job.job_id: self._ended(job_id))  # type: ignore[misc]
+            self._jobs[task] = job.job_id
+            task.add_done_callback(self._ended)
 
     async def _stop_jobs(self, changes: Changes) -> None:
         topic = Topic("stop", self._endpoint_id, self.worker_id)
@@ -155,12 +158,12 @@ class InProcessWorker:
             )
             if job_ids is None:
                 return
-            for job_id in job_ids:
-                if job_id in self._jobs:
-                    self._jobs[job_id].cancel()
+            for task, job_id in self._jobs.items():
+                if job_id in job_ids:
+                    task.cancel()
 
-    def _ended(self, job_id: str) -> None:
-        del self._jobs[job_id]
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._jobs[task]
         self._slots.release()
 
     async def _run(self, taken: TakenJob) -> None:
@@ -210,7 +213,7 @@ class InProcessWorker:
                 break
             if self._aggregate:
                 result["output"].append(output)
-            self._send(self._platform.add_piece, job["id"], message)
+            self._send(self._platform.add_piece, job["id"], output)
             # Where the SDK waits for its POST: others run, and a stop signal lands here.
             await asyncio.sleep(0)
         self._generators.remove(generators)
@@ -232,7 +235,7 @@ class InProcessWorker:
             logger.info("job %s: the handler raised %s", job["id"], type(exc).__name__)
             yield {"error": f"handler: {exc} \ntraceback: {traceback.format_exc()}"}
 
-    def _send(self, receive: Callable[[str, str, str, bytes], object], job_id: str, message: dict[str, Any]) -> None:
+    def _send(self, receive: Callable[[str, str, str, bytes], object], job_id: str, message: Any) -> None:
         try:
             body = _encode(message)
         except (TypeError, RuntimeError) as exc:
@@ -265,8 +268,8 @@ async def _close(generators: list[_Generator]) -> None:
             generator.close()
 
 
-def _encode(message: dict[str, Any]) -> bytes:
+def _encode(message: Any) -> bytes:
     """Encode as the SDK does, which decides what counts as JSON (int keys do, dataclasses do not)."""
-    if len(message) == 1 and type(message.get("output")) is str and message["output"].isascii():
+    if type(message) is str and message.isascii():
         return orjson.dumps(message)  # most of the traffic; the same JSON, several times as fast
     return json.dumps(message, ensure_ascii=False).encode()

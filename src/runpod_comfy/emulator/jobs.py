@@ -169,8 +169,10 @@ class StreamRead:
 
     def to_json(self) -> bytes:
         """Return the body of ``/stream``. The pieces are spliced in, not parsed again: they are most of the traffic."""
-        pieces = b",".join(b'{"output":' + piece + b"}" for piece in self.pieces)
-        return b'{"status":"' + self.state.encode() + b'","stream":[' + pieces + b"]}"
+        parts = [b'{"status":"', self.state.encode(), b'","stream":[']
+        for index, piece in enumerate(self.pieces):
+            parts += (b',{"output":' if index else b'{"output":', piece, b"}")
+        return b"".join((*parts, b"]}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

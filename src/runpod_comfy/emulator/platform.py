@@ -13,7 +13,7 @@ b'{"id":"1-e1","input":{"prompt":"a cat"}}'
 
 Time passes only where the clock says so: every call first lets happen what is due, ``tick`` does nothing else, and
 ``next_deadline_s`` says when to call it. A platform is used from one thread (its event loop's); it has no locks.
-Listeners are called during a change and must not call back.
+Listeners are called during a change: they may look at ``next_deadline_s`` and must call nothing else.
 """
 
 from __future__ import annotations
@@ -304,18 +304,22 @@ class Platform:
             self._life.finish(endpoint, job, JobState.COMPLETED)
         return Report.ACCEPTED
 
-    def add_piece(self, endpoint_id: str, worker_id: str, job_id: str, body: bytes) -> Report:
-        """Take a streamed piece, ``{"output": …}`` (``job-stream``)."""
+    def add_piece(self, endpoint_id: str, worker_id: str, job_id: str, output_json: bytes) -> Report:
+        """Take a streamed piece (``job-stream``).
+
+        Args:
+            endpoint_id: The endpoint.
+            worker_id: The worker.
+            job_id: The job.
+            output_json: What the handler yielded, as JSON; taken as it is.
+        """
         endpoint, job = self._held(endpoint_id, worker_id, job_id)
         if job is None:
             return Report.ACCEPTED if job_id in endpoint.jobs else Report.UNKNOWN
-        message = parse_message(body)
-        if message is None or "output" not in message:
-            return Report.REFUSED
         index = job.pieces_sent
         job.pieces_sent += 1
         if not self.faults.drops_piece(job_id, index):
-            job.pieces += cut_piece(message["output"], endpoint.config.stream_piece_limit_bytes)
+            job.pieces += cut_piece(output_json, endpoint.config.stream_piece_limit_bytes)
             self._life.notify(Topic("job", endpoint_id, job_id))
         return Report.ACCEPTED
 

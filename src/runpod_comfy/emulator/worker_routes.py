@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from aiohttp import web
 
+from runpod_comfy.emulator.bodies import parse_message
 from runpod_comfy.emulator.client_routes import json_response
 from runpod_comfy.emulator.lifecycle import Topic
 from runpod_comfy.emulator.platform import Report
@@ -69,8 +70,12 @@ class WorkerRoutes:
         return _answer(self._platform.report(*_worker(request), request.match_info["job_id"], await request.read()))
 
     async def stream(self, request: web.Request) -> web.Response:
-        """Take a streamed piece."""
-        return _answer(self._platform.add_piece(*_worker(request), request.match_info["job_id"], await request.read()))
+        """Take a streamed piece, ``{"output": …}``."""
+        message = parse_message(await request.read())
+        if message is None or "output" not in message:
+            return _answer(Report.REFUSED)
+        output_json = orjson.dumps(message["output"])
+        return _answer(self._platform.add_piece(*_worker(request), request.match_info["job_id"], output_json))
 
     async def stop(self, request: web.Request) -> web.Response:
         """Tell which jobs to stop, or 204."""

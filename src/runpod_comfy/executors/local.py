@@ -18,6 +18,7 @@ from runpod_comfy.settings import EndpointSettings
 if TYPE_CHECKING:
     from runpod_comfy.emulator.api import EmulatorServer
     from runpod_comfy.emulator.comfyui import ComfyUIStandIn
+    from runpod_comfy.emulator.jobs import JobStatus
     from runpod_comfy.emulator.platform import Platform
     from runpod_comfy.serverless.connect import EndpointLink
 
@@ -58,12 +59,21 @@ class LocalRunpod:
         """How a client reaches the endpoint."""
         return EndpointSettings(endpoint_id=LOCAL_ENDPOINT_ID, api_key=LOCAL_API_KEY, base_url=self.server.base_url)
 
+    def jobs(self) -> list[JobStatus]:
+        """Return what the endpoint's jobs have come to, from any thread but the background loop's."""
+
+        async def statuses() -> list[JobStatus]:
+            return list(self.platform.statuses(LOCAL_ENDPOINT_ID))
+
+        return _loop.run_sync(statuses)
+
     async def start(self) -> None:
         """Start the stand-in, the emulator and the workers."""
         from runpod_comfy.emulator.api import EmulatorServer  # noqa: PLC0415 - clients of RunPod never load a server
         from runpod_comfy.emulator.comfyui import ComfyUIStandIn  # noqa: PLC0415 - likewise
         from runpod_comfy.emulator.inprocess import InProcessWorker  # noqa: PLC0415 - likewise
-        from runpod_comfy.emulator.platform import EndpointConfig, Platform  # noqa: PLC0415 - likewise
+        from runpod_comfy.emulator.jobs import EndpointConfig  # noqa: PLC0415 - likewise
+        from runpod_comfy.emulator.platform import Platform  # noqa: PLC0415 - likewise
         from runpod_comfy.worker.handler import make_handler  # noqa: PLC0415 - likewise
 
         async with AsyncExitStack() as starting:
@@ -71,7 +81,7 @@ class LocalRunpod:
             if url is None:
                 self.comfyui = await starting.enter_async_context(ComfyUIStandIn())
                 url = self.comfyui.url
-            platform = Platform([EndpointConfig(id=LOCAL_ENDPOINT_ID)])
+            platform = Platform(EndpointConfig(endpoint_id=LOCAL_ENDPOINT_ID))
             self.server = await starting.enter_async_context(EmulatorServer(platform, host=self._host, port=self._port))
             for number in range(self._workers):
                 worker = InProcessWorker(

@@ -7,6 +7,7 @@ SDKs. The bodies of errors are documented nowhere, so they are kept as text and 
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
 import logging
 import urllib.request
@@ -192,7 +193,8 @@ class EndpointApi:
                 async with self._session.request(
                     method,
                     f"{self._root}/{path}",
-                    data=data,
+                    # aiohttp warns of large bytes, and is content with the same bytes behind a file.
+                    data=io.BytesIO(data) if data is not None else None,
                     headers=headers,
                     timeout=timeout,
                     proxy=self._proxy,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from jinja2 import BaseLoader, StrictUndefined, Template, TemplateNotFound, TemplateRuntimeError, Undefined
 from jinja2 import TemplateError as JinjaError
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from jinja2.runtime import Context
 
 __all__ = ["JsonEnvironment", "MissingVariable"]
+
+_STRING: Final = State.STRING
+# Line ends to Python but not to JSON: `indent` would break a string there.
+_LINE_ENDS: Final = {char: f"\\u{char:04x}" for char in (0x85, 0x2028, 0x2029)}
 
 
 class MissingVariable(UndefinedError):
@@ -150,7 +154,9 @@ def _safe(value: Any) -> _Verbatim:
 
 def _tojson(value: Any, indent: int | None = None) -> _JsonText:
     text = json_text(value)
-    return _JsonText(text if indent is None else json.dumps(json.loads(text), indent=indent, ensure_ascii=False))
+    if indent is not None:
+        text = json.dumps(json.loads(text), indent=indent, ensure_ascii=False)
+    return _JsonText(text.translate(_LINE_ENDS))
 
 
 @pass_eval_context
@@ -163,11 +169,12 @@ def _join(eval_ctx: EvalContext, value: Iterable[Any], d: str = "", attribute: s
 
 
 def _keeping_json(filter_: Callable[..., str]) -> Callable[..., str]:
-    """Let a filter that changes only white space between JSON's tokens give JSON for JSON."""
+    """Let a filter that, without texts as arguments, changes only white space between tokens give JSON for JSON."""
 
     def keeping(value: Any, *args: Any, **kwargs: Any) -> str:
         result = filter_(value, *args, **kwargs)
-        return _JsonText(result) if isinstance(value, _JsonText) and not args[1:] else result
+        is_json = isinstance(value, _JsonText) and not any(isinstance(arg, str) for arg in (*args, *kwargs.values()))
+        return _JsonText(result) if is_json else result
 
     return keeping
 
@@ -255,19 +262,23 @@ class JsonEnvironment(ImmutableSandboxedEnvironment):
         return "".join(out)
 
     def _write(self, pieces: Iterable[Any], state: State, out: list[str]) -> State:
+        after = self._after
         for piece in pieces:
             if type(piece) is str:
-                after = self._after[state].get(piece)
-                if after is None:
-                    after = self._after[state][piece] = advance(piece, state)
-                state = after
                 out.append(piece)
+                found = after[state].get(piece)
+                if found is None:
+                    found = after[state][piece] = advance(piece, state)
+                state = found
             elif type(piece) is Fragment:
                 state = self._write(piece.pieces, state, out)
             else:
                 value, line, template = piece
                 try:
-                    state = self._write_value(value, state, out)
+                    if state is _STRING and type(value) is str:  # much the most frequent
+                        out.append(string_content(value))
+                    else:
+                        state = self._write_value(value, state, out)
                 except MissingVariable:
                     raise
                 except (TemplateError, JinjaError, TypeError, ValueError, OverflowError) as exc:
@@ -277,20 +288,22 @@ class JsonEnvironment(ImmutableSandboxedEnvironment):
         return state
 
     def _write_value(self, value: Any, state: State, out: list[str]) -> State:
-        if isinstance(value, Fragment):
-            return self._write(value.pieces, state, out)
-        if isinstance(value, TemplateModule):
-            return self._write(value._body_stream, state, out)  # noqa: SLF001 - Jinja has no public name for the pieces
-        if isinstance(value, _Verbatim):
-            out.append(value)
-            return advance(value, state)
-        if isinstance(value, Undefined):
-            out.append(str(value))  # raises where it is strict; an inline if without else gives nothing
-        elif state is State.STRING:
-            out.append(string_content(plain_text(value)))
-        elif state.in_escape:
+        match value:
+            case Fragment():
+                return self._write(value.pieces, state, out)
+            case TemplateModule():
+                return self._write(value._body_stream, state, out)  # noqa: SLF001 - Jinja has no public name for it
+            case _Verbatim():
+                out.append(value)
+                return advance(value, state)
+            case Undefined():
+                out.append(str(value))  # raises where it is strict; an inline if without else gives nothing
+                return state
+        if state.in_escape:
             raise TemplateError("a value stands right after a backslash. Write two backslashes for one.")
+        if state is _STRING:
+            out.append(string_content(plain_text(value)))
         elif not state.in_comment:  # a line break or */ in a value would end the comment
             out.append(value if isinstance(value, _JsonText | _Punctuation) else json_text(value))
-            return State.OUTSIDE
+            state = State.OUTSIDE
         return state

@@ -16,9 +16,13 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from json.encoder import encode_basestring
 from pathlib import PurePath
-from typing import Any, Final
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final
 
 from runpod_comfy.errors import TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 __all__ = ["State", "advance", "json_text", "plain_text", "string_content"]
 
@@ -49,7 +53,6 @@ class State(IntEnum):
         return State.ESCAPE <= self <= State.UNICODE_1
 
 
-_CONSTANTS: Final = {None: "null", True: "true", False: "false"}
 _HEX: Final = "0123456789abcdefABCDEF"
 _IN_STRING: Final = {'"': State.OUTSIDE, "\\": State.ESCAPE}
 _ANY: Final = re.compile(".", re.DOTALL)
@@ -94,20 +97,8 @@ def json_text(value: Any) -> str:
     Raises:
         TemplateError: No JSON can say this value; the text gives its type, never its content.
     """
-    text = _own_text(value)
-    if text is not None:
-        return _quoted(text)
-    if value is None or isinstance(value, bool):
-        return _CONSTANTS[value]
-    if isinstance(value, Mapping):
-        return "{" + ", ".join([f"{_key(key)}: {json_text(item)}" for key, item in value.items()]) + "}"
-    if isinstance(value, bytes | bytearray | memoryview):
-        raise TemplateError(f"a value is {type(value).__name__}, which JSON cannot say. Decode it to text first.")
-    if callable(tolist := getattr(value, "tolist", None)):
-        return json_text(tolist())
-    if isinstance(value, Sequence):
-        return "[" + ", ".join([json_text(item) for item in value]) + "]"
-    return _number(value)
+    write = _WRITERS.get(type(value))
+    return _other(value) if write is None else write(value)
 
 
 def plain_text(value: Any) -> str:
@@ -116,8 +107,9 @@ def plain_text(value: Any) -> str:
     Raises:
         TemplateError: No JSON can say this value.
     """
-    text = _own_text(value)
-    return json_text(value) if text is None else text
+    if isinstance(value, str):
+        return value
+    return _posix(value) if isinstance(value, os.PathLike) else json_text(value)
 
 
 def string_content(text: str) -> str:
@@ -141,30 +133,18 @@ def _quoted(text: str) -> str:
     return encode_basestring(text)
 
 
-def _own_text(value: Any) -> str | None:
-    """Return the text that a value is, or None where it is no text."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, os.PathLike):
-        path = os.fspath(value) if not isinstance(value, PurePath) else value
-        if isinstance(path, bytes):
-            raise TemplateError("a path is made of bytes. Decode it with os.fsdecode first.")
-        return PurePath(path).as_posix() if isinstance(path, str) else path.as_posix()
-    return None
-
-
-def _number(value: Any) -> str:
-    if hasattr(value, "__index__"):
-        return int.__repr__(operator.index(value))
-    if not isinstance(value, numbers.Real):
-        raise TemplateError(
-            f"a value is of type {type(value).__name__}, which JSON cannot say. Templates take text, numbers, true and "
-            "false, none, lists, dicts and paths (the filter list makes a list of a generator or a set)."
-        )
-    number = float(value)
-    if not math.isfinite(number):
+def _float(value: float) -> str:
+    if not math.isfinite(value):
         raise TemplateError("a number is NaN or infinite, which JSON cannot say.")
-    return float.__repr__(number)
+    return float.__repr__(value)
+
+
+def _array(items: Iterable[Any]) -> str:
+    return "[" + ", ".join([json_text(item) for item in items]) + "]"
+
+
+def _object(mapping: Mapping[Any, Any]) -> str:
+    return "{" + ", ".join([f"{_key(key)}: {json_text(item)}" for key, item in mapping.items()]) + "}"
 
 
 def _key(key: Any) -> str:
@@ -172,3 +152,46 @@ def _key(key: Any) -> str:
     if not isinstance(key, str):
         raise TemplateError(f"a dict has a key of type {type(key).__name__}; JSON takes text as keys only.")
     return _quoted(key)
+
+
+def _posix(path: os.PathLike[Any]) -> str:
+    text = path if isinstance(path, PurePath) else os.fspath(path)
+    if isinstance(text, bytes):
+        raise TemplateError("a path is made of bytes. Decode it with os.fsdecode first.")
+    return PurePath(text).as_posix() if isinstance(text, str) else text.as_posix()
+
+
+_WRITERS: Final[dict[type, Callable[[Any], str]]] = {
+    str: _quoted,
+    bool: {True: "true", False: "false"}.__getitem__,
+    int: int.__repr__,
+    float: _float,
+    NoneType: lambda _: "null",
+    list: _array,
+    tuple: _array,
+    dict: _object,
+}
+# What other types count as, the narrower before the wider.
+_KINDS: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
+    (str, _quoted),
+    (os.PathLike, lambda value: _quoted(_posix(value))),
+    (Mapping, _object),
+    (Sequence, _array),
+    (numbers.Real, lambda value: _float(float(value))),
+)
+
+
+def _other(value: Any) -> str:
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise TemplateError(f"a value is {type(value).__name__}, which JSON cannot say. Decode it to text first.")
+    if callable(tolist := getattr(value, "tolist", None)):
+        return json_text(tolist())
+    if hasattr(value, "__index__"):
+        return int.__repr__(operator.index(value))
+    for kind, write in _KINDS:
+        if isinstance(value, kind):
+            return write(value)
+    raise TemplateError(
+        f"a value is of type {type(value).__name__}, which JSON cannot say. Templates take text, numbers, true and "
+        "false, none, lists, dicts and paths (the filter list makes a list of a generator or a set)."
+    )

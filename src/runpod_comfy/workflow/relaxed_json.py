@@ -18,8 +18,8 @@ __all__ = ["read_json"]
 # An unfinished string reaches to the end, as it does for the reader.
 _STRING: Final = r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _COMMENT: Final = re.compile(rf"{_STRING}|(?P<extra>//[^\n]*+|/\*.*?\*/)", re.DOTALL)
-# A comma right after an opening bracket follows nothing, so it is no trailing comma: left for the reader to refuse.
-_TRAILING_COMMA: Final = re.compile(rf"{_STRING}|[\[{{]\s*+,|(?P<extra>,)(?=\s*+[\]}}])", re.DOTALL)
+# A comma right after a bracket or comma follows nothing, so it is no trailing comma: left for the reader to refuse.
+_TRAILING_COMMA: Final = re.compile(rf"{_STRING}|[\[{{,]\s*+,|(?P<extra>,)(?=\s*+[\]}}])", re.DOTALL)
 _TOKEN: Final = re.compile(rf"(?P<string>{_STRING})|(?P<mark>[\[\]{{}},:])|(?P<word>[^\s\[\]{{}},:\"]++)", re.DOTALL)
 # Escaped backslashes and whole pairs are passed over; what is left is half a pair.
 _HALF_PAIR: Final = re.compile(

@@ -191,14 +191,12 @@ class WorkflowTemplate:
         parts = []
         if missing:
             named = ", ".join(name + _near(name, idle, "{} was given") for name in missing)
-            parts.append(
-                f"{self._name} was not given {'variables' if missing[1:] else 'a variable'} it needs: {named}."
-            )
+            noun = "variables" if missing[1:] else "a variable"
+            parts.append(f"{self._name} was not given {noun} it needs: {named}.")
         if unknown:
             named = ", ".join(name + _near(name, takes, "did you mean {}?") for name in unknown)
-            parts.append(
-                f"{self._name} does not use {'variables' if unknown[1:] else 'a variable'} it was given: {named}."
-            )
+            noun = "variables" if unknown[1:] else "a variable"
+            parts.append(f"{self._name} does not use {noun} it was given: {named}.")
         parts.append(f"It takes: {', '.join(takes) or 'no variables'}.")
         return TemplateError(" ".join(parts), template=self._name, missing=tuple(missing))
 
@@ -212,8 +210,8 @@ class WorkflowTemplate:
             reason = str(exc)
         elif type(exc) is TemplateSyntaxError:
             reason = (
-                f"{str(exc.message).rstrip('.')}. (Text that is not meant as Jinja, such as a literal {{{{ or {{%, is written "
-                "{{ '{{' }} or between {% raw %} and {% endraw %}.)"
+                f"{str(exc.message).rstrip('.')}. (Text that is not meant as Jinja, such as a literal {{{{ or {{%, is "
+                "written {{ '{{' }} or between {% raw %} and {% endraw %}.)"
             )
         elif isinstance(exc, JinjaError):
             reason = _cut(exc.message or type(exc).__name__)

@@ -1,0 +1,144 @@
+"""The verbs of ``runpod-comfy``, each imported when it is used, and how the command starts and ends."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from runpod_comfy._version import __version__
+from runpod_comfy.cli.failures import Interrupted, describe
+from runpod_comfy.cli.output import Output, tidy_streams
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+__all__ = ["COMMAND_NAME", "HELP_OPTIONS", "Verb", "run_command"]
+
+COMMAND_NAME = "runpod-comfy"
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Listed(NamedTuple):
+    """A verb as the list of verbs shows it: its module is not imported for that."""
+
+    module: str
+    help: str
+
+
+_VERBS = {
+    "run": _Listed("runpod_comfy.cli.run", "Run a workflow: template and photos in, images out."),
+    "example": _Listed(
+        "runpod_comfy.cli.example", "Write a portrait template and two photos here, to try things with."
+    ),
+    "emulator": _Listed("runpod_comfy.cli.emulator", "Run RunPod Serverless and a stand-in ComfyUI on this machine."),
+}
+
+_WELCOME = """\
+Run ComfyUI workflows on RunPod, on your own ComfyUI, or on nothing at all.
+
+  runpod-comfy example                                    a template and two photos, here
+  runpod-comfy run portrait/workflow.json.jinja portrait  labelled stand-in pictures: no account, no GPU
+  runpod-comfy run … --endpoint <RUNPOD_ENDPOINT_ID>      the same on RunPod (key in RUNPOD_API_KEY)
+
+runpod-comfy --help lists all commands, runpod-comfy run --help all options."""
+
+
+class Verb(click.Command):
+    """A verb, with help that rich-click draws on a terminal; loading it takes longer than everything else here."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the help text."""
+        if not sys.stdout.isatty():
+            return super().get_help(ctx)
+        import rich_click  # noqa: PLC0415 - only people look at panels
+
+        pretty = rich_click.RichCommand(
+            name=self.name,
+            params=self.params,
+            help=self.help,
+            epilog=self.epilog,
+            context_settings=self.context_settings,
+        )
+        with rich_click.RichContext(pretty, info_name=ctx.info_name, parent=ctx.parent) as pretty_ctx:
+            return pretty.get_help(pretty_ctx)
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        listed = _VERBS.get(cmd_name)
+        if listed is None:
+            return None
+        command: click.Command = importlib.import_module(listed.module).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = difflib.get_close_matches(args[0], _VERBS, n=1)
+        if near and args[0] not in _VERBS:
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, listed.help) for name, listed in _VERBS.items()])
+
+
+@click.group(
+    cls=_Verbs,
+    name=COMMAND_NAME,
+    invoke_without_command=True,
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExamples:\n  runpod-comfy example\n  runpod-comfy run portrait/workflow.json.jinja portrait/*.jpg -n 4",
+)
+@click.version_option(__version__, "-V", "--version", prog_name=COMMAND_NAME)
+@click.pass_context
+def _command(ctx: click.Context) -> None:
+    """Run ComfyUI workflows on RunPod, on your own ComfyUI, or on a local stand-in."""
+    if ctx.invoked_subcommand is None:
+        click.echo(_WELCOME)
+
+
+def run_command(args: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, or what ``failures`` gives."""
+    tidy_streams()
+    _interrupt_on_signals()
+    words = sys.argv[1:] if args is None else list(args)
+    # A usage error comes before the options are read.
+    output = Output(as_json="--json" in words, command=next((word for word in words if word in _VERBS), None))
+    try:
+        result: Any = _command.main(args, prog_name=COMMAND_NAME, standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort, click.ClickException) as exc:
+        return output.fail(describe(_interrupt_in(exc) or exc))
+    return result if isinstance(result, int) else 0
+
+
+def _interrupt_in(exc: BaseException) -> BaseException | None:
+    """Return the interrupt that click turned into an ``Abort``."""
+    cause = exc.__cause__ or exc.__context__
+    return cause if isinstance(exc, click.Abort) and isinstance(cause, KeyboardInterrupt) else None
+
+
+def _interrupt_on_signals() -> None:
+    """Let signals that ask a process to end do what Ctrl-C does: cancel what is being paid for, then leave."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        # One that is ignored, as under nohup, stays so.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    raise Interrupted(number)
