@@ -4,10 +4,10 @@
 
     {"images": [{"image": "<base64>", "name": "a_00001_.png", "subfolder": ""}], …}      what every reader knows
     {"images": [], "error": "…"}                                                         the end of a failed job
-    {"seq": 9, "images": [], "done": {"lines": 10, "gpu_s": 4.2}}                        the end of a whole job (ours)
+    {"seq": 9, "crc32": …, "images": [], "done": {"lines": 10, "gpu_s": 4.2}}            the end of a whole job (ours)
 
 Every line has the key ``images``, if only as ``[]``: existing clients read it without asking. We add keys and never
-change these: ``seq`` ``batch`` ``seed`` ``node_id`` ``node_title`` ``files`` ``texts`` ``progress`` ``batch_done``
+change these: ``seq`` ``crc32`` ``batch`` ``seed`` ``node_id`` ``node_title`` ``files`` ``texts`` ``progress`` ``batch_done``
 ``warnings``, and on each output ``size_bytes`` and ``sha256``. Those two are what makes an output trustworthy:
 RunPod's SDK gives up a piece after one connection reset, the job still ends COMPLETED, and the joined line may still be
 JSON with half an image in it.
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +56,7 @@ class LineWriter:
             case Progress():
                 # Unnumbered: nobody misses one, and a gap in the numbers shall mean a lost output.
                 names = ("batch", "batch_count", "node_id", "node_title", "value", "maximum")
-                yield from _pieces({"images": [], "progress": {name: getattr(event, name) for name in names}})
+                yield from cut_line(_json({"images": [], "progress": {name: getattr(event, name) for name in names}}))
             case Warned(message=message):
                 yield from self._numbered({"warnings": [message]})
             case _:
@@ -72,15 +74,25 @@ class LineWriter:
         yield from self._numbered({"done": {"lines": self._seq + 1, "gpu_s": gpu_s}})
 
     def _numbered(self, line: dict[str, Any]) -> Iterator[str]:
-        # The number leads, so that whatever is left of a cut line is known for ours and must prove itself whole.
-        numbered = {"seq": self._seq, "images": [], **line}
+        # Number and checksum lead, so that what is put together from two damaged lines cannot pass for one.
+        rest = _json({"images": [], **line})[1:]
+        head = f'{{"seq":{self._seq},"crc32":{zlib.crc32(rest.encode("ascii"))},'
         self._seq += 1
-        yield from _pieces(numbered)
+        yield from cut_line(head + rest)
 
 
-def _pieces(line: dict[str, Any]) -> Iterator[str]:
+def _json(line: dict[str, Any]) -> str:
     # ASCII only, since the SDK escapes everything else at up to twelve bytes a character.
-    return cut_line(json.dumps(line, ensure_ascii=True, separators=(",", ":")))
+    return json.dumps(line, ensure_ascii=True, separators=(",", ":"))
+
+
+_HEAD = re.compile(r'\{"seq":(\d{1,9}),"crc32":(\d{1,10}),')
+
+
+def _is_spliced(text: str) -> bool:
+    """Whether a line that begins like one of ours is not what was sent."""
+    head = _HEAD.match(text)
+    return head is not None and zlib.crc32(text[head.end() :].encode("utf-8", "replace")) != int(head[2])
 
 
 def _encode_output(output: Output) -> dict[str, Any]:
@@ -169,7 +181,7 @@ class NativeReader:
         """Say what is missing now that nothing more will come, or None where all is here."""
         parts = list(self.lost)
         if self.missing > len(parts):
-            parts.append(f"{self.missing - len(parts)} line(s) of the answer never arrived")
+            parts.append(f"{self.missing - len(parts)} line(s) of the answer never arrived whole")
         elif self.numbered and not self.done:
             parts.append("the end of the answer never arrived")
         elif not self.numbered and self._spoilt:
@@ -199,13 +211,15 @@ class NativeReader:
             yield from self._line(line)
 
     def _line(self, text: str) -> Iterator[Event]:
+        # Pieces of a line may be lost, and what is left may still be JSON. The next newline starts afresh.
         try:
-            line = orjson.loads(text)
+            line = None if _is_spliced(text) else orjson.loads(text)
         except orjson.JSONDecodeError:
-            # Pieces of it were lost. The next newline starts afresh.
+            line = None
+        if line is None:
             self._spoilt += 1
             return
-        if line is None or line in ({}, []):
+        if line in ({}, []):
             return
         if not isinstance(line, dict) or not line.keys() & _KNOWN_KEYS:
             # Another dialect, or what is left of a line: which one is known at the end.

@@ -6,7 +6,6 @@ Only the far ends are local. Without a ComfyUI, pictures are labelled proofs of 
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
@@ -70,7 +69,6 @@ class LocalRunpod:
     async def start(self) -> None:
         """Start the stand-in, the emulator and the workers."""
         from runpod_comfy.emulator.api import EmulatorServer  # noqa: PLC0415 - clients of RunPod never load a server
-        from runpod_comfy.emulator.comfyui import ComfyUIStandIn  # noqa: PLC0415 - likewise
         from runpod_comfy.emulator.inprocess import InProcessWorker  # noqa: PLC0415 - likewise
         from runpod_comfy.emulator.jobs import EndpointConfig  # noqa: PLC0415 - likewise
         from runpod_comfy.emulator.platform import Platform  # noqa: PLC0415 - likewise
@@ -79,6 +77,8 @@ class LocalRunpod:
         async with AsyncExitStack() as starting:
             url = self._comfyui_url
             if url is None:
+                from runpod_comfy.emulator.comfyui import ComfyUIStandIn  # noqa: PLC0415 - likewise
+
                 self.comfyui = await starting.enter_async_context(ComfyUIStandIn())
                 url = self.comfyui.url
             platform = Platform(EndpointConfig(endpoint_id=LOCAL_ENDPOINT_ID))
@@ -117,20 +117,15 @@ class LocalWorkflowExecutor(RunpodComfyWorkflowExecutor):
     def __init__(self, *, batch_size: int = 1, comfyui_url: str | None = None) -> None:
         super().__init__(LOCAL_ENDPOINT_ID, batch_size=batch_size, api_key=LOCAL_API_KEY)
         self._comfyui_url = comfyui_url
-        self._local: LocalRunpod | None = None
-        self._starting: asyncio.Lock | None = None
+        self._key = object()
 
     def __repr__(self) -> str:
         return f"LocalWorkflowExecutor(batch_size={self.batch_size}, comfyui_url={self._comfyui_url!r})"
 
     async def _connect(self) -> EndpointLink:
-        # Made here, since a lock belongs to the loop that first waits on it.
-        self._starting = self._starting or asyncio.Lock()
-        async with self._starting:
-            if self._local is None:
-                key = ("local-runpod", id(self))
-                self._local = await _loop.shared(key, self._start_local, LocalRunpod.stop)
-        return await connect(self._local.settings)
+        # Shared under a key of its own, so that it is started once and stopped at exit.
+        local = await _loop.shared(self._key, self._start_local, LocalRunpod.stop)
+        return await connect(local.settings)
 
     async def _start_local(self) -> LocalRunpod:
         local = LocalRunpod(comfyui_url=self._comfyui_url)
@@ -138,6 +133,4 @@ class LocalWorkflowExecutor(RunpodComfyWorkflowExecutor):
         return local
 
     async def _close(self) -> None:
-        local, self._local = self._local, None
-        if local is not None:
-            await local.stop()
+        await _loop.close_shared(self._key)

@@ -1,0 +1,411 @@
+"""The one background event loop, and the two ways to wait for what runs on it.
+
+All I/O of a process runs on one loop in a daemon thread. Sync callers wait for it; async callers get a task of their
+own loop. So both share one connection pool and one rate limiter, a running loop (a notebook) is no obstacle, and big
+answers are never parsed on the caller's loop.
+
+What is handed over is always a factory and never a coroutine, so that nothing is left unawaited when the hand-over
+fails. Work that is given up is cancelled, and its clean-up is waited for: that is where remote jobs are cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextvars
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
+
+__all__ = ["CLEANUP_S", "close_shared", "iterate_async", "iterate_sync", "run_async", "run_sync", "shared"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CLEANUP_S = 5.0
+"""How long giving up waits for the clean-up of what was given up."""
+
+_SLICE_S = 0.2
+"""Waits are cut into slices: a signal that lands just before a lock blocks is else seen only when the lock is free, and
+on Windows a blocked wait cannot be interrupted at all."""
+
+_BUFFERED_ITEMS = 64
+
+
+class _Background:
+    """A running loop, its thread, the work on it, and what the work shares."""
+
+    def __init__(self) -> None:
+        self.loop = _new_event_loop()
+        self.running: set[_Running[Any]] = set()
+        self.shared: dict[Hashable, _Shared[Any]] = {}
+        self.thread = threading.Thread(target=self._run, name="runpod-comfy", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        # A signal must reach the thread that waits, not this one.
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, T]]) -> _Running[T]:
+        running: _Running[T] = _Running(self, contextvars.copy_context())
+        self.loop.call_soon_threadsafe(running.begin, work)
+        return running
+
+    async def drain(self) -> None:
+        """End all work, then close what it shared; the last thing that happens on this loop."""
+        tasks = [running.task for running in self.running if running.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLEANUP_S)
+        while self.shared:
+            _, resource = self.shared.popitem()
+            await resource.close()
+        # A connection that was told to close needs a turn of the loop to do so.
+        await asyncio.sleep(0)
+        await self.loop.shutdown_asyncgens()
+
+    def awaited(self) -> bool:
+        """Whether a thread that the interpreter will wait for is itself waiting for work here."""
+        waiters = {running.waiter for running in list(self.running)} - {None, threading.main_thread()}
+        return any(waiter.is_alive() and not waiter.daemon for waiter in waiters if waiter)
+
+    def stop(self) -> None:
+        """Drain, stop the thread and close the loop."""
+        with suppress(Exception, KeyboardInterrupt):
+            asyncio.run_coroutine_threadsafe(self.drain(), self.loop).result(2 * CLEANUP_S + 1)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(1)
+        if not self.thread.is_alive():
+            self.loop.close()
+
+
+class _Running(Generic[T]):
+    """One piece of work on the background loop, seen from another thread."""
+
+    def __init__(self, background: _Background, context: contextvars.Context) -> None:
+        self._background = background
+        self._context = context
+        self._given_up = False
+        self.task: asyncio.Task[T] | None = None
+        self.waiter: threading.Thread | None = None
+        self.outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+        # Running from the start: a wrapper's cancellation must not end it before the clean-up has.
+        self.outcome.set_running_or_notify_cancel()
+
+    def begin(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        """On the loop: make the coroutine and run it, unless nobody wants it any more."""
+        if self._given_up:
+            self.outcome.set_exception(concurrent.futures.CancelledError())
+            return
+        try:
+            self.task = self._background.loop.create_task(work(), context=self._context)
+        except BaseException as exc:  # noqa: BLE001 - handed to whoever waits
+            self.outcome.set_exception(exc)
+            return
+        self._background.running.add(self)
+        self.task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        self._background.running.discard(self)
+        if task.cancelled():
+            self.outcome.set_exception(concurrent.futures.CancelledError())
+        elif (exc := task.exception()) is not None:
+            self.outcome.set_exception(exc)
+        else:
+            self.outcome.set_result(task.result())
+
+    def give_up(self) -> None:
+        """From any thread: cancel the work; ``outcome`` is set when its clean-up has ended."""
+
+        def cancel() -> None:
+            self._given_up = True
+            if self.task is not None:
+                self.task.cancel()
+
+        if not self.outcome.done():
+            with suppress(RuntimeError):  # the loop is closed, and with it the work
+                self._background.loop.call_soon_threadsafe(cancel)
+
+    def wait(self, *, until_s: float | None = None) -> bool:
+        """Wait in slices, so that signals get through; True where the work has ended."""
+        with self.awaited():
+            while not self.outcome.done():
+                left_s = _SLICE_S if until_s is None else min(_SLICE_S, until_s - time.monotonic())
+                if left_s <= 0:
+                    return False
+                concurrent.futures.wait([self.outcome], timeout=left_s)
+            return True
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Let it be known that this thread waits for the work."""
+        self.waiter = threading.current_thread()
+        try:
+            yield
+        finally:
+            self.waiter = None
+
+
+class _Shared(Generic[T]):
+    """One resource of the loop: made once, closed once."""
+
+    def __init__(self, make: Callable[[], Awaitable[T]], close: Callable[[T], Awaitable[None]]) -> None:
+        async def made() -> T:
+            return await make()
+
+        self._close = close
+        self.making = asyncio.ensure_future(made())
+
+    @property
+    def failed(self) -> bool:
+        return self.making.done() and (self.making.cancelled() or self.making.exception() is not None)
+
+    async def close(self) -> None:
+        """Close it; a failure is noted, since whoever closes has nothing else to do with it."""
+        with suppress(asyncio.CancelledError, Exception):
+            resource = await asyncio.wait_for(self.making, CLEANUP_S)
+            try:
+                await asyncio.wait_for(self._close(resource), CLEANUP_S)
+            except Exception:
+                logger.debug("a shared resource did not close", exc_info=True)
+
+
+_lock = threading.Lock()
+_background: _Background | None = None
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # noqa: PLC0415 - an optional, faster loop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def _get_background() -> _Background:
+    global _background  # noqa: PLW0603 - one loop for each process
+    with _lock:
+        if _background is None or not _background.thread.is_alive():
+            _background = _Background()
+        return _background
+
+
+def _forget_after_fork() -> None:
+    """A child has none of the parent's threads: it gets a loop of its own when it first needs one."""
+    global _background, _lock  # noqa: PLW0603 - likewise
+    _background = None
+    _lock = threading.Lock()
+
+
+def _drain_at_exit() -> None:
+    """Cancel what nobody waits for any more, and wait for its clean-up."""
+    global _background
+    with suppress(KeyboardInterrupt):
+        # Other threads of the program may still work; the interpreter waits for them, and so does this.
+        while _background is not None and _background.awaited():
+            time.sleep(_SLICE_S / 4)
+    with _lock:
+        background, _background = _background, None
+    if background is not None and background.thread.is_alive():
+        background.stop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+# Plain atexit comes after the threads of `concurrent.futures` have been shut down, and without them a request that
+# needs a name looked up cannot leave. Callbacks of `threading` come before, the latest registered first, so the
+# executors' own must be registered by now; hence the import.
+import concurrent.futures.thread  # noqa: E402 - see above
+
+_register = getattr(threading, "_register_atexit", atexit.register)
+_register(_drain_at_exit)
+
+
+def run_sync(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run work on the background loop and wait for its result.
+
+    Interrupted (Ctrl-C), the work is cancelled and its clean-up waited for, for at most ``CLEANUP_S``; a second
+    interrupt leaves at once.
+
+    Raises:
+        RuntimeError: Called from the background loop itself, which would wait for ever.
+    """
+    background = _get_background()
+    if threading.current_thread() is background.thread:
+        raise RuntimeError("A sync method was called on the library's own loop; use the async one there.")
+    running = background.start(work)
+    try:
+        running.wait()
+    except BaseException:
+        running.give_up()
+        running.wait(until_s=time.monotonic() + CLEANUP_S)
+        _retrieve(running.outcome)
+        raise
+    return running.outcome.result()
+
+
+def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+    """Run work on the background loop and return a task of the caller's loop.
+
+    Cancelling the task cancels the work; the task ends when the work's clean-up has ended, or after ``CLEANUP_S``.
+
+    Raises:
+        RuntimeError: No event loop runs in this thread. ``work`` was not called then.
+    """
+    loop = asyncio.get_running_loop()
+    running = _get_background().start(work)
+    task = loop.create_task(_follow(running))
+    # A task that is cancelled before its first step never gets to give its work up.
+    task.add_done_callback(lambda _: running.give_up())
+    return task
+
+
+async def _follow(running: _Running[T]) -> T:
+    try:
+        return await asyncio.shield(_wrap(running))
+    except asyncio.CancelledError:
+        running.give_up()
+        # A bare wrapped future would be done the moment it is cancelled, before the clean-up has begun.
+        await _cleaned_up(running)
+        raise
+
+
+async def _cleaned_up(running: _Running[Any]) -> None:
+    """Wait for the end of work that was given up; it ends as cancelled, or with an error that nobody asked for."""
+    with suppress(asyncio.CancelledError, Exception):
+        await asyncio.wait_for(asyncio.shield(_wrap(running)), CLEANUP_S)
+
+
+def _wrap(running: _Running[T]) -> asyncio.Future[T]:
+    wrapped = asyncio.wrap_future(running.outcome)
+    # Whoever shields it may leave before it ends; its error was then seen by nobody, and need not be.
+    wrapped.add_done_callback(_retrieve)
+    return wrapped
+
+
+def _retrieve(future: asyncio.Future[Any] | concurrent.futures.Future[Any]) -> None:
+    """Mark a future's error as seen."""
+    if future.done() and not future.cancelled():
+        future.exception()
+
+
+async def shared(key: Hashable, make: Callable[[], Awaitable[T]], close: Callable[[T], Awaitable[None]]) -> T:
+    """Return the loop's one resource of that key, making it at first use; it is closed at exit. On the loop only."""
+    background = _background
+    if background is None or asyncio.get_running_loop() is not background.loop:
+        raise RuntimeError("Shared resources belong to the background loop.")
+    resource = background.shared.get(key)
+    if resource is None or resource.failed:
+        resource = background.shared[key] = _Shared(make, close)
+    # Shielded: one caller's cancellation must not take it from the others.
+    result: T = await asyncio.shield(resource.making)
+    return result
+
+
+async def close_shared(key: Hashable) -> None:
+    """Close the loop's resource of that key now, where there is one. On the loop only."""
+    if _background is not None and (resource := _background.shared.pop(key, None)) is not None:
+        await resource.close()
+
+
+class _Channel(Generic[T]):
+    """Items on their way from a generator on the loop to another thread, with back-pressure."""
+
+    def __init__(self, make: Callable[[], AsyncGenerator[T]], on_item: Callable[[], None]) -> None:
+        self._make = make
+        self._on_item = on_item
+        self._room = asyncio.Semaphore(_BUFFERED_ITEMS)
+        self.items: queue.SimpleQueue[T] = queue.SimpleQueue()
+
+    async def pump(self) -> None:
+        source = self._make()
+        try:
+            async for item in source:
+                await self._room.acquire()
+                self.items.put(item)
+                self._on_item()
+        finally:
+            await source.aclose()
+
+    def took_one(self, background: _Background) -> None:
+        with suppress(RuntimeError):
+            background.loop.call_soon_threadsafe(self._room.release)
+
+
+def iterate_sync(make: Callable[[], AsyncGenerator[T]]) -> Iterator[T]:
+    """Yield what an async generator on the background loop yields; leaving early closes it and waits for that.
+
+    Nothing starts before the first item is asked for.
+    """
+    background = _get_background()
+    if threading.current_thread() is background.thread:
+        raise RuntimeError("A sync method was called on the library's own loop; use the async one there.")
+    news = threading.Event()
+    channel = _Channel(make, news.set)
+    running = background.start(channel.pump)
+    running.outcome.add_done_callback(lambda _: news.set())
+    try:
+        while True:
+            news.clear()
+            ended = running.outcome.done()
+            with suppress(queue.Empty):
+                while True:
+                    yield channel.items.get_nowait()
+                    channel.took_one(background)
+            if ended:
+                break
+            with running.awaited():
+                while not news.wait(_SLICE_S):
+                    pass
+    except BaseException:
+        running.give_up()
+        running.wait(until_s=time.monotonic() + CLEANUP_S)
+        _retrieve(running.outcome)
+        raise
+    running.outcome.result()
+
+
+async def iterate_async(make: Callable[[], AsyncGenerator[T]]) -> AsyncIterator[T]:
+    """Yield what an async generator on the background loop yields; leaving early closes it and waits for that."""
+    background = _get_background()
+    loop = asyncio.get_running_loop()
+    news = asyncio.Event()
+
+    def tell() -> None:
+        with suppress(RuntimeError):  # the caller's loop is closed
+            loop.call_soon_threadsafe(news.set)
+
+    channel = _Channel(make, tell)
+    running = background.start(channel.pump)
+    running.outcome.add_done_callback(lambda _: tell())
+    try:
+        while True:
+            news.clear()
+            ended = running.outcome.done()
+            with suppress(queue.Empty):
+                while True:
+                    yield channel.items.get_nowait()
+                    channel.took_one(background)
+            if ended:
+                break
+            await news.wait()
+    except BaseException:
+        running.give_up()
+        await _cleaned_up(running)
+        raise
+    running.outcome.result()

@@ -1,0 +1,121 @@
+"""ComfyUI's refusals and failures as errors of our tree, naming node, class, title and ComfyUI's own words. Pure.
+
+The top-level ``error.details`` of a refusal is empty whenever the faulty node is upstream of the output node: what is
+wrong stands in ``node_errors``. A 200 can carry them too, where one output node is fine and another is not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any
+
+from runpod_comfy.errors import JobFailed
+from runpod_comfy.workflow.graph import Graph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["called", "execution_failure", "node_error_texts", "refusal"]
+
+_SHOWN_CHARS = 300
+_SHOWN_NODES = 5
+
+
+def refusal(body: Mapping[str, Any], graph: dict[str, Any]) -> JobFailed:
+    """Return the error for a ``POST /prompt`` that was answered 400.
+
+    Args:
+        body: The answer: ``{"error": {"type", "message", "details"}, "node_errors": {...}}``.
+        graph: What was sent.
+    """
+    node_errors = _dict(body.get("node_errors"))
+    error = _dict(body.get("error"))
+    node_id: str | None
+    if node_errors:
+        node_id = next(iter(node_errors))
+        text = "; ".join(node_error_texts(node_errors, graph))
+    else:
+        text = _sentence(error.get("message"), error.get("details")) or "it gave no reason"
+        # Seen: "Node ID '#1'" for a class that is not installed.
+        found = re.fullmatch(r"Node ID '#(.+)'", str(error.get("details") or ""))
+        node_id = found[1] if found and found[1] in graph else None
+        if node_id is not None:
+            text = f"{called(node_id, graph)}: {_shortened(error.get('message'))}"
+    node_type = _class_of(node_id, graph) or _class_of(node_id, node_errors)
+    return JobFailed(f"ComfyUI refused the workflow: {text.rstrip('.')}.", node_id=node_id, node_type=node_type)
+
+
+def node_error_texts(node_errors: Mapping[str, Any], graph: dict[str, Any]) -> list[str]:
+    """Return one phrase for each node at fault: which one, and ComfyUI's words."""
+    texts = []
+    for node_id, about in list(node_errors.items())[:_SHOWN_NODES]:
+        errors = _dict(about).get("errors")
+        reasons = [_reason(each) for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
+        texts.append(f"{called(node_id, graph)}: {', '.join(reasons) or 'no reason given'}")
+    if len(node_errors) > _SHOWN_NODES:
+        texts.append(f"and {len(node_errors) - _SHOWN_NODES} more nodes")
+    return texts
+
+
+def execution_failure(error: Mapping[str, Any], graph: dict[str, Any], *, batch: int, batch_count: int) -> JobFailed:
+    """Return the error for an ``execution_error`` message."""
+    node_id = str(error.get("node_id") or "") or None
+    kind = str(error.get("exception_type") or "").rpartition(".")[2]
+    reason = _shortened(error.get("exception_message")) or "no reason given"
+    where = called(node_id, graph) if node_id else "a node"
+    text = f"ComfyUI failed in {where}, batch {batch + 1} of {batch_count}: {kind}: {reason}".replace(": :", ":")
+    if "OutOfMemory" in kind or "out of memory" in reason.lower():
+        text = f"{text.rstrip('.')}. The GPU's memory is too small: take a smaller batch_size or size, or a larger GPU"
+    lines = error.get("traceback")
+    return JobFailed(
+        f"{text.rstrip('.')}.",
+        node_id=node_id,
+        node_type=str(error.get("node_type") or "") or None,
+        traceback="".join(map(str, lines)) if isinstance(lines, list) else None,
+    )
+
+
+def called(node_id: str, graph: dict[str, Any]) -> str:
+    """Name a node so that a person finds it: id, class, and title where it has one of its own."""
+    node_type, title = _class_of(node_id, graph), Graph(graph).title(node_id)
+    if node_type is None:
+        return f"node {node_id}"
+    return f"node {node_id} ({node_type}{f', “{title}”' if title != node_type else ''})"
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    text = _sentence(error.get("message"), error.get("details"))
+    extra = _dict(error.get("extra_info"))
+    received = extra.get("received_value")
+    if error.get("type") == "value_not_in_list" and isinstance(received, str):
+        near = difflib.get_close_matches(received, list(_choices(extra.get("input_config"))), n=1, cutoff=0.5)
+        text += f" (the nearest there is: {near[0]!r})" if near else ""
+    return text
+
+
+def _choices(input_config: object) -> Iterator[str]:
+    options: Sequence[Any] = input_config if isinstance(input_config, list) else ()
+    for choices in (options[0] if options else None, _dict(options[1] if options[1:] else None).get("options")):
+        if isinstance(choices, list):
+            yield from (each for each in choices if isinstance(each, str))
+
+
+def _sentence(message: object, details: object) -> str:
+    parts = [_shortened(message), _shortened(details)]
+    return ": ".join(part.rstrip(".") for part in parts if part)
+
+
+def _shortened(text: object) -> str:
+    """Return text on one line; ComfyUI repeats whole lists of installed models, and errors of CUDA's fill pages."""
+    line = " ".join(str(text or "").split())
+    return line if len(line) <= _SHOWN_CHARS else f"{line[:_SHOWN_CHARS]}…"
+
+
+def _class_of(node_id: str | None, graph: Mapping[str, Any]) -> str | None:
+    class_type = _dict(graph.get(node_id or "")).get("class_type")
+    return class_type if isinstance(class_type, str) else None
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,86 @@
+"""An emulated endpoint with any handler on it, on the library's own background loop."""
+
+import contextlib
+
+import pytest
+
+from runpod_comfy import RunpodComfyWorkflowExecutor, _loop
+from runpod_comfy.emulator.api import EmulatorServer
+from runpod_comfy.emulator.inprocess import InProcessWorker
+from runpod_comfy.emulator.jobs import EndpointConfig
+from runpod_comfy.emulator.platform import Platform
+
+
+class Endpoint:
+    """An endpoint, what happened on it, and an executor for it."""
+
+    def __init__(self, handler, config, *, aggregate):
+        self._handler = handler
+        self._aggregate = aggregate
+        self.platform = Platform(EndpointConfig(endpoint_id="test", **config))
+        self.server = EmulatorServer(self.platform)
+        self.worker = None
+
+    async def start(self):
+        await self.server.start()
+        if self._handler:
+            self.worker = InProcessWorker(self.platform, "test", self._handler, aggregate=self._aggregate)
+            await self.worker.start()
+
+    async def stop(self):
+        if self.worker:
+            await self.worker.stop()
+        await self.server.stop()
+
+    def executor(self, **options):
+        settings = {"endpoint": "test", "api_key": "a-key", "base_url": self.server.base_url, **options}
+        return RunpodComfyWorkflowExecutor(**settings)
+
+    def jobs(self):
+        async def statuses():
+            return list(self.platform.statuses("test"))
+
+        return _loop.run_sync(statuses)
+
+    def states(self):
+        return [str(job.state) for job in self.jobs()]
+
+
+@pytest.fixture
+def make_endpoint():
+    """`make_endpoint(handler, **config)` starts an emulated endpoint whose worker runs that handler (None: no worker)."""
+    with contextlib.ExitStack() as stack:
+
+        def make(handler=None, *, aggregate=False, **config):
+            endpoint = Endpoint(handler, config, aggregate=aggregate)
+            _loop.run_sync(endpoint.start)
+            stack.callback(_loop.run_sync, endpoint.stop)
+            return endpoint
+
+        yield make
+
+
+@pytest.fixture
+def lines():
+    """A handler that yields the lines of events, as the worker does: `lines(*events, error=None, done=True, hold=None)`."""
+    from runpod_comfy.dialects.native import LineWriter
+
+    def make(*events, error=None, done=True, hold=None):
+        async def handler(job):
+            writer = LineWriter()
+            for event in events:
+                for piece in writer.event(event):
+                    yield piece
+            if hold is not None:
+                await hold(job)
+            if error is not None:
+                for piece in writer.error(error, node_id="3", node_type="KSampler"):
+                    yield piece
+                yield {"error": error}
+            elif done:
+                for piece in writer.done(gpu_s=1.0):
+                    yield piece
+
+        return handler
+
+    return make
