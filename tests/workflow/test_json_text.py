@@ -9,7 +9,7 @@ from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runpod_comfy.errors import TemplateError
@@ -126,6 +126,7 @@ def test_in_a_string_text_and_paths_read_as_they_are_and_the_rest_as_json(value,
     assert plain_text(value) == expected
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_string_content_reads_back(text):
     assert json.loads(f'"{string_content(text)}"') == text
@@ -161,11 +162,13 @@ def test_state_follows_json_with_comments(text, state):
     assert advance(text, State.OUTSIDE) is state
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from('"\\/*\nu0a {')), st.integers(0, 40))
 def test_state_does_not_depend_on_where_the_text_is_cut(text, cut):
     assert advance(text[cut:], advance(text[:cut], State.OUTSIDE)) is advance(text, State.OUTSIDE)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)

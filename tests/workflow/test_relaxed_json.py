@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runpod_comfy.errors import TemplateError
@@ -39,6 +39,7 @@ def test_comments_and_trailing_commas_are_accepted(text, expected):
     assert read(text) == expected
 
 
+@settings(deadline=None)
 @given(st.data(), JSON)
 def test_any_json_reads_the_same_with_comments_and_trailing_commas(data, value):
     def filling():
@@ -120,6 +121,7 @@ def test_snippet_points_at_the_fault_and_cuts_long_values():
     assert "rendered text" in text
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from('{}[]",:1eN\\/* \n'), max_size=30))
 def test_any_text_gives_a_value_or_an_error_of_our_tree(text):
     try:

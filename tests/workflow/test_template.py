@@ -13,8 +13,8 @@ from runpod_comfy.workflow.template import WorkflowTemplate
 
 WITH_TRAILING_COMMA = (
     '{"1": {"inputs": {"directory": "{{ input_images_dir }}", "image_load_cap": 0, "start_index": 0, "load_always": '
-    'false}, "class_type": "LoadImagesFromDir", "_meta": {"title": "Load Reference Images"}}, "2": {"inputs": {"width": '
-    '896, "height": 1152, "batch_size": {{ batch_size|int }}}, "class_type": "EmptyLatentImage", "_meta": {"title": '
+    'false}, "class_type": "LoadImagesFromDir", "_meta": {"title": "Load Reference Images"}}, "2": {"inputs": '
+    '{"width": 896, "height": 1152, "batch_size": {{ batch_size|int }}}, "class_type": "EmptyLatentImage", "_meta": {"title": '
     '"Empty Latent Image"}},}'
 )
 
@@ -74,7 +74,7 @@ def test_file_that_is_not_utf8_is_refused(tmp_path, content):
     [
         ('{"a":\n{% if %}}', 2),
         ('{"a":\n\n{{ }}', 3),
-        ('{% for x in y %}\n{"a": 1}', 2),
+        ('\n{% for x in y %}{"a": 1}', 2),
         ('{"a": {{ x|nosuchfilter }}}', 1),
         ("\n{% nosuchtag %}", 2),
         ("{{ x", 1),

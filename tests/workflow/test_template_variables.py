@@ -8,7 +8,8 @@ FILES = {
     "part": "{{ image }} {{ width }}",
     "guarded": "{{ strength|default(1) }}",
     "macros": "{% macro m(x) %}{{ x }} {{ hidden }}{% endmacro %}",
-    "base": "{% set size = 5 %}{{ title }}{% block a %}{{ in_base }}{% endblock %}{% block b %}{{ kept }}{% endblock %}{{ of_child }}",
+    "base": "{% set size = 5 %}{{ title }}{% block a %}{{ in_base }}{% endblock %}"
+    "{% block b %}{{ kept }}{% endblock %}{{ of_child }}",
     "itself": '{{ v }}{% if v %}{% include "itself" %}{% endif %}',
     "broken": "{% if %}",
 }
@@ -43,7 +44,7 @@ def variables(tmp_path):
         ('{% set prompt = prompt ~ ", art" %}{{ prompt }}', "prompt"),
         ("{% set a, b = c %}{{ a }}{{ b }}", "c"),
         ("{% set a %}{{ b }}{% set c = 1 %}{{ c }}{% endset %}{{ a }}{{ c }}", "b c"),
-        ("{% set a | replace(b, 'c') %}{% endset %}{{ a }}", "b"),
+        ("{{ b }}{% set a | replace(b, 'c') %}{{ d }}{% endset %}{{ a }}", "b d"),
         ("{% set ns = namespace(n=0) %}{% set ns.n = ns.n + step %}{{ ns.n }}", "step"),
         ("{% if a %}{% set b = 1 %}{% else %}{% set b = 2 %}{% endif %}{{ b }}", "a"),
         ("{% with a = b, c = 1 %}{{ a }}{{ c }}{% endwith %}{{ a }}", "a b"),

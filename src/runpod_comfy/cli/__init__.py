@@ -1,8 +1,8 @@
 """The command ``runpod-comfy``: data on stdout, everything else on stderr.
 
 ``verbs`` lists the verbs and loads each when it is used: ``run`` (over ``arguments``, ``targets``, ``job`` and
-``progress``), ``example``, ``emulator``. ``output`` writes, ``failures`` turns errors into exit codes. Nothing is imported
-before it is needed: ``--help`` has to feel instant.
+``progress``), ``example``, ``emulator``. ``output`` writes, ``failures`` turns errors into exit codes. Nothing is
+imported before it is needed: ``--help`` has to feel instant.
 """
 
 from __future__ import annotations

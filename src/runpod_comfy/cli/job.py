@@ -205,8 +205,10 @@ class Job:
         seeds = self._result.seeds if self._result else ()
         if self._asked.target.kind == "local":
             self._output.next_step(f"{_same_command(without='--local')} --endpoint <RUNPOD_ENDPOINT_ID>")
-        elif self._asked.seed is None and seeds == tuple(range(seeds[0], seeds[0] + len(seeds)) if seeds else ()):
-            self._output.next_step(f"{_same_command()} --seed {seeds[0]}      (the same images again)")
+        elif self._asked.seed is None and seeds:
+            # Drawn seeds do not count up, so one --seed makes one batch again.
+            batch = f" -n {self._asked.batch_size}" if len(seeds) > 1 else ""
+            self._output.next_step(f"{_same_command()}{batch} --seed {seeds[0]}      # the first batch again")
 
 
 def _same_command(*, without: str = "") -> str:

@@ -203,7 +203,7 @@ class ComfyUIClient:
     async def interrupt(self, prompt_id: str) -> None:
         """Interrupt this prompt where it runs; at the next node, or step of a sampler.
 
-        ComfyUI before 0.3.56 ignores the id and interrupts whatever runs: ask :meth:`queue` first.
+        Older ComfyUI ignores the id and interrupts whatever runs: ask :meth:`queue` first.
         """
         await self._post("interrupt", {"prompt_id": prompt_id})
 

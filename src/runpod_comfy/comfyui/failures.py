@@ -58,13 +58,12 @@ def node_error_texts(node_errors: Mapping[str, Any], graph: dict[str, Any]) -> l
     return texts
 
 
-def execution_failure(error: Mapping[str, Any], graph: dict[str, Any], *, batch: int, batch_count: int) -> JobFailed:
-    """Return the error for an ``execution_error`` message."""
+def execution_failure(error: Mapping[str, Any], graph: dict[str, Any], *, where: str) -> JobFailed:
+    """Return the error for an ``execution_error`` message; ``where`` names the batch, to begin a sentence."""
     node_id = str(error.get("node_id") or "") or None
     kind = str(error.get("exception_type") or "").rpartition(".")[2]
     reason = _shortened(error.get("exception_message")) or "no reason given"
-    where = called(node_id, graph) if node_id else "a node"
-    text = f"ComfyUI failed in {where}, batch {batch + 1} of {batch_count}: {kind}: {reason}".replace(": :", ":")
+    text = f"{where} failed in {called(node_id, graph) if node_id else 'a node'}: {kind + ': ' if kind else ''}{reason}"
     if "OutOfMemory" in kind or "out of memory" in reason.lower():
         text = f"{text.rstrip('.')}. The GPU's memory is too small: take a smaller batch_size or size, or a larger GPU"
     lines = error.get("traceback")

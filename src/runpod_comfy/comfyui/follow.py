@@ -200,7 +200,8 @@ class PromptFollower:
         accepted = list(self._open)
         running, pending = await self._client.queue()
         self._next_queue_check = self._now() + self._pace.queue_s
-        for prompt_id in sorted(set(accepted) - {*running, *pending}, key=accepted.index):
+        alive = {*running, *pending}
+        for prompt_id in [each for each in accepted if each not in alive]:
             # What leaves the queue is in the history by then.
             entry = await self._history(prompt_id)
             self._settle(prompt_id, entry or self._gone())

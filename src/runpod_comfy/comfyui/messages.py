@@ -103,9 +103,7 @@ class Other:
     prompt_id: str | None = None
 
 
-Message: TypeAlias = (
-    Connected | Lost | QueueStatus | PromptStarted | Executing | NodeProgress | Executed | PromptEnded | Preview | Other
-)
+Message: TypeAlias = Connected | Lost | QueueStatus | Executing | NodeProgress | PromptEnded | Preview | Other
 
 
 def parse_text(text: str) -> Message:

@@ -94,11 +94,11 @@ class PieceGenerator(CodeGenerator):
             self.write(", ")
         self.write("))")
 
-    def visit_Call(self, node: nodes.Call, frame: Frame, **kwargs: Any) -> None:
+    def visit_Call(self, node: nodes.Call, frame: Frame, forward_caller: bool = False) -> None:  # noqa: FBT001, FBT002 - Jinja's signature
         if isinstance(node.node, nodes.Name) and node.node.name == "joiner":
             for argument in (*node.args, *(keyword.value for keyword in node.kwargs)):
                 self._mark_punctuation(argument)
-        super().visit_Call(node, frame, **kwargs)
+        super().visit_Call(node, frame, forward_caller=forward_caller)
 
     def visit_Const(self, node: nodes.Const, frame: Frame) -> None:
         if id(node) in self._literals:
