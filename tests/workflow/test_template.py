@@ -14,8 +14,8 @@ from runpod_comfy.workflow.template import WorkflowTemplate
 WITH_TRAILING_COMMA = (
     '{"1": {"inputs": {"directory": "{{ input_images_dir }}", "image_load_cap": 0, "start_index": 0, "load_always": '
     'false}, "class_type": "LoadImagesFromDir", "_meta": {"title": "Load Reference Images"}}, "2": {"inputs": '
-    '{"width": 896, "height": 1152, "batch_size": {{ batch_size|int }}}, "class_type": "EmptyLatentImage", "_meta": {"title": '
-    '"Empty Latent Image"}},}'
+    '{"width": 896, "height": 1152, "batch_size": {{ batch_size|int }}}, "class_type": "EmptyLatentImage", "_meta": '
+    '{"title": "Empty Latent Image"}},}'
 )
 
 
@@ -171,6 +171,14 @@ def test_variables_come_as_mapping_or_keywords_and_keywords_win():
 def test_variable_names_that_are_not_text_are_refused():
     with pytest.raises(TemplateError):
         from_string('{"a": {{ a }}}').render({1: 2, "a": 1})
+
+
+def test_loop_outside_a_loop_is_no_variable():
+    template = from_string('{"a":\n"{{ loop }}"}')
+    assert template.variables == frozenset()
+    with pytest.raises(TemplateError, match="'loop' is undefined") as caught:
+        template.render()
+    assert (caught.value.line, caught.value.missing) == (2, ())
 
 
 def test_attribute_that_is_not_there_is_an_error_with_its_line():

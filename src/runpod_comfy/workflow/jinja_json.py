@@ -14,7 +14,6 @@ import json
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from jinja2 import BaseLoader, StrictUndefined, Template, TemplateNotFound, TemplateRuntimeError, Undefined
-from jinja2 import TemplateError as JinjaError
 from jinja2.environment import TemplateModule
 from jinja2.exceptions import UndefinedError
 from jinja2.filters import FILTERS, sync_do_join
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from jinja2.nodes import EvalContext
     from jinja2.runtime import Context
 
-__all__ = ["JsonEnvironment", "MissingVariable"]
+__all__ = ["JsonEnvironment", "MissingVariable", "UnwritableValue"]
 
 _STRING: Final = State.STRING
 # Line ends to Python but not to JSON: `indent` would break a string there.
@@ -52,6 +51,22 @@ class MissingVariable(UndefinedError):
     def __init__(self, variable: str, message: str | None = None) -> None:
         super().__init__(message)
         self.variable = variable
+
+
+class UnwritableValue(Exception):  # noqa: N818 - it never leaves this package
+    """A value could not be written where it stands; its cause says why.
+
+    Attributes:
+        template: The name of the template or included file that prints it.
+        line: The line there.
+        reason: The cause.
+    """
+
+    def __init__(self, template: str | None, line: int, reason: Exception) -> None:
+        super().__init__(template, line)
+        self.template = template
+        self.line = line
+        self.reason = reason
 
 
 class _Undefined(StrictUndefined):
@@ -254,8 +269,7 @@ class JsonEnvironment(ImmutableSandboxedEnvironment):
         """Return the rendered text.
 
         Raises:
-            TemplateError: A value cannot be written where it stands.
-            MissingVariable: A value is a variable that was not given.
+            UnwritableValue: A value cannot be written where it stands, or was not given.
         """
         out: list[str] = []
         self._write(pieces, State.OUTSIDE, out)
@@ -279,12 +293,10 @@ class JsonEnvironment(ImmutableSandboxedEnvironment):
                         out.append(string_content(value))
                     else:
                         state = self._write_value(value, state, out)
-                except MissingVariable:
+                except UnwritableValue:  # of a fragment's own piece
                     raise
-                except (TemplateError, JinjaError, TypeError, ValueError, OverflowError) as exc:
-                    if isinstance(exc, TemplateError) and exc.line is not None:
-                        raise
-                    raise TemplateError(str(exc), template=template, line=line) from exc
+                except Exception as exc:
+                    raise UnwritableValue(template, line, exc) from exc
         return state
 
     def _write_value(self, value: Any, state: State, out: list[str]) -> State:

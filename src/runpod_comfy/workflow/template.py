@@ -14,7 +14,7 @@ from jinja2 import TemplateError as JinjaError
 from jinja2 import TemplateNotFound, TemplateSyntaxError
 
 from runpod_comfy.errors import TemplateError
-from runpod_comfy.workflow.jinja_json import JsonEnvironment, MissingVariable
+from runpod_comfy.workflow.jinja_json import JsonEnvironment, MissingVariable, UnwritableValue
 from runpod_comfy.workflow.relaxed_json import read_json
 from runpod_comfy.workflow.template_variables import find_variables
 
@@ -28,6 +28,7 @@ __all__ = ["WorkflowTemplate"]
 
 # What every executor passes; a template is free to ignore them.
 _ALWAYS_GIVEN: Final = frozenset({"input_images_dir", "input_images", "batch_size"})
+_Place = tuple[str | None, int | None]  # a template's name and a line of it
 _SHOWN: Final = 200  # characters of a foreign error's text, which may quote a value
 
 
@@ -91,7 +92,7 @@ class WorkflowTemplate:
                 self._environment, code, self._environment.make_globals(None)
             )
         except Exception as exc:
-            raise self._explained(exc) from exc
+            raise self._explained(exc, place=_place(exc)) from exc
 
     def __reduce__(self) -> tuple[Any, ...]:
         return WorkflowTemplate._make, (self._source, self._name, self._path, self._folder)
@@ -162,18 +163,25 @@ class WorkflowTemplate:
         try:
             context = self._compiled.new_context(given)
             return self._environment.assemble(self._compiled.root_render_func(context))
-        except MissingVariable as exc:
-            if exc.variable in given:
-                raise TemplateError(
-                    f"{self._name}: the variable {exc.variable!r} was given, but an imported file that uses it does "
-                    "not see it. Write {% import … with context %}, or pass the value to the macro.",
-                    template=self._name,
-                    missing=(exc.variable,),
-                ) from exc
-            missing = self.variables.difference(given) | {exc.variable}
-            raise self._misfit(given, missing=missing, unknown=()) from exc
+        except UnwritableValue as exc:
+            raise self._failed(exc.reason, given, place=(exc.template, exc.line)) from exc.reason
         except Exception as exc:
-            raise self._explained(exc) from exc
+            raise self._failed(exc, given, place=_place(exc)) from exc
+
+    def _failed(self, exc: Exception, given: Mapping[str, Any], *, place: _Place) -> TemplateError:
+        """Make the error for whatever rendering raised."""
+        if not isinstance(exc, MissingVariable):
+            return self._explained(exc, place=place)
+        if exc.variable in given:
+            return TemplateError(
+                f"{self._name}: the variable {exc.variable!r} was given, but an imported file that uses it does not see "
+                "it. Write {% import … with context %}, or pass the value to the macro.",
+                template=self._name,
+                missing=(exc.variable,),
+            )
+        if not self.uses(exc.variable):  # `loop` outside a loop, or a name in a file that sees no variables
+            return self._explained(exc, place=place)
+        return self._misfit(given, missing=self.variables.difference(given) | {exc.variable}, unknown=())
 
     def _tree(self, name: str) -> nodes.Template | None:
         """Return the syntax tree of a file in the folder; what is not there matters only when it is rendered."""
@@ -200,13 +208,12 @@ class WorkflowTemplate:
         parts.append(f"It takes: {', '.join(takes) or 'no variables'}.")
         return TemplateError(" ".join(parts), template=self._name, missing=tuple(missing))
 
-    def _explained(self, exc: Exception) -> TemplateError:
+    def _explained(self, exc: Exception, *, place: _Place) -> TemplateError:
         """Turn whatever compiling or rendering raised into an error of ours that says where."""
-        name, line = _place(exc)
+        name, line = place
         if isinstance(exc, TemplateError):
-            if exc.template is not None and exc.line is None:
+            if exc.template is not None:  # an included file that cannot be read
                 return exc
-            name, line = exc.template or name, exc.line or line
             reason = str(exc)
         elif type(exc) is TemplateSyntaxError:
             reason = (
@@ -237,11 +244,11 @@ def _read(file: Path) -> str:
         raise TemplateError(f"The template {file} cannot be read: {exc}.", template=file.name) from exc
 
 
-def _place(exc: BaseException) -> tuple[str | None, int | None]:
+def _place(exc: BaseException) -> _Place:
     """Return the template and line at which an error arose, from the innermost compiled template that it crossed."""
     if isinstance(exc, TemplateSyntaxError):
         return exc.name, exc.lineno
-    place: tuple[str | None, int | None] = (None, None)
+    place: _Place = (None, None)
     traceback = exc.__traceback__
     while traceback is not None:
         template = traceback.tb_frame.f_globals.get("__jinja_template__")

@@ -84,7 +84,7 @@ class _Pen:
     def __init__(self, draw: ImageDraw.ImageDraw, width: int, height: int, accent: tuple[int, int, int]) -> None:
         self._draw = draw
         self._width, self._height, self._accent = width, height, accent
-        unit = max(8, min(width, height) // 32)
+        unit = max(8, min(width, height) // 40)
         self.small, self.normal, self.large = unit, round(unit * 1.25), round(unit * 2)
         self._margin = unit * 2
         self._y = 0
