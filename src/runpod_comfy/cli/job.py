@@ -38,6 +38,8 @@ _STAND_IN = (
     "  (--endpoint ID or --comfyui URL makes real ones.)"
 )
 _LONGEST_NEXT_STEP = 300  # characters: nobody copies a longer command
+# The collector repeats events; a worker in this process logs what then arrives as the job's error.
+_SILENT_LOGGERS = ("runpod_comfy.executors.collect", "runpod_comfy.worker", "runpod_comfy.emulator")
 _SHOWN_TEXT = 200  # characters of a text that a node reported
 
 
@@ -256,6 +258,5 @@ class _LogHandler(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        # The collector logs each Warned event for those who do not look at events.
-        if record.name != "runpod_comfy.executors.collect":
+        if not record.name.startswith(_SILENT_LOGGERS):
             self._output.warn(record.getMessage())

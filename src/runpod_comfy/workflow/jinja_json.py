@@ -53,7 +53,7 @@ class MissingVariable(UndefinedError):
         self.variable = variable
 
 
-class UnwritableValue(Exception):  # noqa: N818 - it never leaves this package
+class UnwritableValue(Exception):
     """A value could not be written where it stands; its cause says why.
 
     Attributes:

@@ -174,8 +174,8 @@ class WorkflowTemplate:
             return self._explained(exc, place=place)
         if exc.variable in given:
             return TemplateError(
-                f"{self._name}: the variable {exc.variable!r} was given, but an imported file that uses it does not see "
-                "it. Write {% import … with context %}, or pass the value to the macro.",
+                f"{self._name}: the variable {exc.variable!r} was given, but an imported file that uses it does not "
+                "see it. Write {% import … with context %}, or pass the value to the macro.",
                 template=self._name,
                 missing=(exc.variable,),
             )
