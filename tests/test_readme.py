@@ -22,9 +22,8 @@ def blocks(language):
 
 
 SNIPPETS = blocks("python")
-COMMANDS = [
-    line[2:].partition("  #")[0] for text in blocks("console") for line in text.splitlines() if line[:2] == "$ "
-]
+LINES = [line for text in blocks("console") for line in text.splitlines()]
+COMMANDS = [line[2:].partition("  #")[0] for line in LINES if line.startswith("$ ")]
 
 
 @pytest.fixture
@@ -136,6 +135,7 @@ def test_the_tests_command_is_the_one_that_ci_runs():
     assert f"\n{test.strip()}\n" in ci
 
 
-def test_local_runs_need_no_settings_at_all(checkout):
+@pytest.mark.usefixtures("checkout")
+def test_local_runs_need_no_settings_at_all():
     with LocalWorkflowExecutor() as executor:
         assert len(executor.submit_workflow("workflow.json.jinja", ["image1.jpg"])) == 1

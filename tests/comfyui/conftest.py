@@ -64,7 +64,7 @@ def nap():
 
     def make(seconds=0.1, *, colour=0, prefix="nap", images=1):
         empty = {"width": 32, "height": 32, "batch_size": images, "color": colour}
-        sleep = {"image": ["1", 0], "seconds": seconds, "steps": 5, "seed": 1}
+        sleep = {"image": ["1", 0], "seconds": seconds, "steps": max(5, round(20 * seconds)), "seed": 1}
         return {
             "1": {"class_type": "EmptyImage", "inputs": empty},
             "2": {"class_type": "FixtureSleep", "inputs": sleep, "_meta": {"title": "Nap"}},

@@ -114,7 +114,7 @@ async def test_pending_prompts_are_deleted_and_a_running_one_is_interrupted(clie
         await asyncio.sleep(0.2)
         assert ids[0] in (await client.queue())[0]
         await client.interrupt(ids[0])
-        while ids[0] in (await client.queue())[0]:
+        while ids[0] in (await client.queue())[0]:  # noqa: ASYNC110 - likewise
             await asyncio.sleep(0.02)
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import random
 from contextlib import aclosing
 
@@ -7,7 +8,7 @@ import pytest
 from runpod_comfy.comfyui.client import ComfyUIClient
 from runpod_comfy.comfyui.follow import FollowPace
 from runpod_comfy.comfyui.runner import run_batches
-from runpod_comfy.errors import JobCancelled, JobFailed, NotFound, RunpodComfyError, TransportError
+from runpod_comfy.errors import JobCancelled, JobFailed, RunpodComfyError, TransportError
 from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
 from runpod_comfy.media import InputImage
 from runpod_comfy.results import OutputFile, OutputText, WorkflowOutputImage
@@ -16,23 +17,9 @@ from runpod_comfy.submission import Submission
 QUICK = FollowPace(silent_s=0.3, alone_s=0.1, queue_s=0.3, give_up_s=1.0)
 
 
-async def collect(client, submission, **more):
-    """Run to the end and return the events and the error, if any."""
-    events = []
-    try:
-        async with asyncio.timeout(60), aclosing(run_batches(client, submission, **more)) as running:
-            events.extend([event async for event in running])
-    except RunpodComfyError as exc:
-        return events, exc
-    return events, None
-
-
 async def run(client, submission, **more):
-    events = []
     async with asyncio.timeout(60), aclosing(run_batches(client, submission, **more)) as running:
-        async for event in running:
-            events.append(event)  # noqa: PERF401 - what came before a failure is kept
-    return events
+        return [event async for event in running]
 
 
 async def run_to_failure(client, submission, **more):
@@ -57,12 +44,16 @@ def some_colour():
     return random.randrange(2**24)
 
 
-async def ours(client, before=((), ())):
-    """Wait until the server runs nothing, and return what it still has."""
+async def queue_when(client, check):
+    """Return the server's running and waiting prompts once they pass a check."""
     async with asyncio.timeout(20):
-        while (left := await client.queue()) != ([], []):
-            await asyncio.sleep(0.05)
-    return left
+        while not check(*(queue := await client.queue())):  # noqa: ASYNC110 - ComfyUI tells nobody else of it
+            await asyncio.sleep(0.02)
+        return queue
+
+
+async def queue_is_empty(client):
+    return await queue_when(client, lambda running, waiting: not running and not waiting) == ([], [])
 
 
 async def test_batches_come_in_order_with_their_seeds(client, nap):
@@ -75,7 +66,7 @@ async def test_batches_come_in_order_with_their_seeds(client, nap):
         ("3", "SaveImage", "image/png")
     ] * 10
     assert len({each.name for each in made}) == 10
-    assert made[0].item.size == (32, 24) or made[0].item.size == (32, 32)
+    assert made[0].item.size == (32, 32)
     ends = [event for event in events if isinstance(event, BatchFinished)]
     assert [(end.batch, end.batch_count, end.seed) for end in ends] == [(n, 5, 11 + n) for n in range(5)]
     assert all(end.gpu_s > 0 for end in ends)
@@ -86,10 +77,7 @@ async def test_batches_come_in_order_with_their_seeds(client, nap):
 async def test_each_batch_gets_its_seed_in_the_graph(client, nap):
     graph = nap(0.01, colour=some_colour())
     made = outputs(await run(client, Submission(workflow=graph, batch_count=2, seeds=(101, 102))))
-    assert ['"seed": 101' in each.item.text["prompt"].replace('":', '": ').replace(":  ", ": ") for each in made] == [
-        True,
-        False,
-    ]
+    assert [json.loads(each.item.text["prompt"])["2"]["inputs"]["seed"] for each in made] == [101, 102]
 
 
 async def test_seeds_that_are_left_to_us_are_drawn_and_told(client, nap):
@@ -100,11 +88,11 @@ async def test_seeds_that_are_left_to_us_are_drawn_and_told(client, nap):
 
 
 async def test_progress_names_batch_node_title_and_step(client, nap):
-    events = await run(client, Submission(workflow=nap(1.0, colour=some_colour()), seeds=(1,)))
+    events = await run(client, Submission(workflow=nap(0.6, colour=some_colour()), seeds=(1,)))
     steps = [event for event in events if isinstance(event, Progress) and event.maximum]
     assert steps
     assert {(step.batch, step.batch_count, step.node_id, step.node_title, step.maximum) for step in steps} == {
-        (0, 1, "2", "Nap", 5)
+        (0, 1, "2", "Nap", 12)
     }
 
 
@@ -160,8 +148,7 @@ async def test_previews_come_on_request_only(client, nap):
     assert len(outputs(await run(client, Submission(workflow=graph, seeds=(1,), previews=True)))) == 1
 
 
-async def test_failing_node_is_named_after_the_finished_batches_were_delivered(client, nap):
-    # The second batch fails: at its seed, the side of an image is out of reach for what scales it.
+async def test_failing_node_is_named_and_what_its_batch_had_made_is_delivered(client, nap):
     graph = nap(0.01, colour=some_colour())
     graph["4"] = {"class_type": "FixtureRaise", "inputs": {"image": ["1", 0], "message": "boom"}}
     graph["5"] = {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "never"}}
@@ -170,23 +157,25 @@ async def test_failing_node_is_named_after_the_finished_batches_were_delivered(c
     assert (error.node_id, error.node_type) == ("4", "FixtureRaise")
     assert "Batch 1 of 3 failed in node 4 (FixtureRaise)" in str(error)
     assert "boom" in str(error)
-    assert [each.node_id for each in outputs(events)] in ([], ["3"])
-    assert await ours(client) == ([], [])
+    assert {each.node_id for each in outputs(events)} <= {"3"}  # which branch runs first is ComfyUI's choice
+    assert await queue_is_empty(client)
 
 
 async def test_batches_before_a_failing_one_are_delivered_whole(stand_in, stand_in_client, nap):
     events = []
-    with pytest.raises(JobFailed, match="Batch 2 of 3 failed in node 2"):  # noqa: PT012 - the events matter
-        async with aclosing(
-            run_batches(stand_in_client, Submission(workflow=nap(0.2), batch_count=3, seeds=(1, 2, 3)))
-        ) as running:
+    submission = Submission(workflow=nap(0.2), batch_count=5, seeds=(1, 2, 3, 4, 5))
+    with pytest.raises(JobFailed, match=r"Batch \d of 5 failed in node 2 .*no more") as caught:  # noqa: PT012 - the events matter
+        async with aclosing(run_batches(stand_in_client, submission)) as running:
             async for event in running:
                 events.append(event)
-                if isinstance(event, Progress) and event.batch == 0:
+                if isinstance(event, OutputReady):
                     stand_in.fail_node("FixtureSleep", "no more")
-    assert [each.batch for each in outputs(events)] == [0]
-    assert [event.batch for event in events if isinstance(event, BatchFinished)] == [0]
-    assert await ours(stand_in_client) == ([], [])
+    delivered = [each.batch for each in outputs(events)]
+    assert delivered == [event.batch for event in events if isinstance(event, BatchFinished)]
+    assert delivered == list(range(len(delivered)))
+    assert f"Batch {len(delivered) + 1} of 5" in str(caught.value)
+    assert delivered
+    assert await queue_is_empty(stand_in_client)
 
 
 async def test_refused_workflow_is_a_failed_job_and_nothing_is_queued(client, nap):
@@ -195,7 +184,7 @@ async def test_refused_workflow_is_a_failed_job_and_nothing_is_queued(client, na
     events, error = await run_to_failure(client, Submission(workflow=graph, batch_count=3, seeds=(1, 2, 3)))
     assert (outputs(events), error.node_id, error.node_type) == ([], "2", "FixtureSleep")
     assert "ComfyUI refused the workflow" in str(error)
-    assert await ours(client) == ([], [])
+    assert await queue_is_empty(client)
 
 
 async def test_part_that_comfyui_leaves_out_is_warned_about_once(client, nap):
@@ -245,7 +234,7 @@ async def test_closed_run_leaves_no_prompt_behind_and_spares_those_of_others(cli
         async for event in running:
             if isinstance(event, Progress):
                 break
-    assert await ours(client) == ([], [])
+    assert await queue_is_empty(client)
     assert (await client.history(other))["status"]["status_str"] == "success"
 
 
@@ -253,53 +242,46 @@ async def test_run_that_waits_behind_another_is_cancelled_without_touching_it(cl
     other = (await client.queue_prompt(nap(1.0, colour=some_colour()), prompt_id=f"other-{some_colour()}")).prompt_id
     submission = Submission(workflow=nap(8, colour=some_colour()), batch_count=3, seeds=(1, 2, 3))
     task = asyncio.create_task(run(client, submission))
-    async with asyncio.timeout(20):
-        while len((await client.queue())[1]) < 3:
-            await asyncio.sleep(0.02)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await client.queue() == ([other], [])
-        await ours(client)
+    await queue_when(client, lambda _, waiting: len(waiting) == 3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await client.queue() == ([other], [])
+    assert await queue_is_empty(client)
     assert (await client.history(other))["status"]["status_str"] == "success"
 
 
 async def test_cancelling_twice_leaves_nothing_behind_either(client, nap):
     submission = Submission(workflow=nap(8, colour=some_colour()), batch_count=3, seeds=(1, 2, 3))
     task = asyncio.create_task(run(client, submission))
-    async with asyncio.timeout(20):
-        while not (await client.queue())[1]:
-            await asyncio.sleep(0.02)
-        task.cancel()
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait([task])
-    assert await ours(client) == ([], [])
+    await queue_when(client, lambda running, waiting: running and waiting)
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert await queue_is_empty(client)
 
 
 async def test_interruption_by_somebody_is_a_cancelled_job(client, nap):
     submission = Submission(workflow=nap(8, colour=some_colour()), batch_count=2, seeds=(1, 2))
 
     async def interrupt():
-        while not (await client.queue())[0]:
-            await asyncio.sleep(0.02)
-        [prompt_id] = (await client.queue())[0]
+        [prompt_id], _ = await queue_when(client, lambda running, _: running)
         await client.interrupt(prompt_id)
 
     interrupting = asyncio.create_task(interrupt())
     _, error = await run_to_failure(client, submission)
     await interrupting
     assert isinstance(error, JobCancelled)
-    assert await ours(client) == ([], [])
+    assert await queue_is_empty(client)
 
 
 async def test_prompts_deleted_by_somebody_are_a_cancelled_job(client, nap):
-    submission = Submission(workflow=nap(0.6, colour=some_colour()), batch_count=3, seeds=(1, 2, 3))
+    submission = Submission(workflow=nap(0.3, colour=some_colour()), batch_count=3, seeds=(1, 2, 3))
 
     async def delete():
-        while len(pending := (await client.queue())[1]) < 2:
-            await asyncio.sleep(0.02)
-        await client.delete_pending(pending)
+        _, waiting = await queue_when(client, lambda _, waiting: len(waiting) == 2)
+        await client.delete_pending(waiting)
 
     deleting = asyncio.create_task(delete())
     events, error = await run_to_failure(client, submission, pace=QUICK)
@@ -352,12 +334,11 @@ async def test_server_that_dies_midway_fails_the_job_after_what_was_made(stand_i
     assert [each.batch for each in outputs(events)] == [0]
 
 
-async def test_server_that_is_restarted_midway_is_a_failed_job(stand_in, stand_in_client, session, nap):
-    submission = Submission(workflow=nap(5), batch_count=2, seeds=(1, 2))
+async def test_server_that_is_restarted_midway_is_a_failed_job(stand_in, stand_in_client, nap):
+    submission = Submission(workflow=nap(1), batch_count=2, seeds=(1, 2))
 
     async def restart():
-        while not (await stand_in_client.queue())[0]:
-            await asyncio.sleep(0.02)
+        await queue_when(stand_in_client, lambda running, _: running)
         await stand_in.stop()
         await stand_in.start()
 
@@ -379,17 +360,14 @@ async def test_run_leaves_no_task_behind(stand_in_client, nap):
     await run(stand_in_client, Submission(workflow=nap(0.01), batch_count=3, seeds=(1, 2, 3)))
     await run_to_failure(stand_in_client, Submission(workflow={"1": {"class_type": "SaveImage", "inputs": {}}}))
     await asyncio.sleep(0.1)
-    assert asyncio.all_tasks() - before == set()
+    left = {task.get_coro().cr_code.co_filename for task in asyncio.all_tasks() - before}
+    assert not [file for file in left if "runpod_comfy/comfyui" in file]
 
 
-async def test_a_slow_consumer_does_not_pile_up_outputs(stand_in_client, nap):
-    submission = Submission(workflow=nap(0.0, images=40), seeds=(1,))
-    events = run_batches(stand_in_client, submission)
-    async with aclosing(events):
-        async for event in events:
-            if isinstance(event, OutputReady):
-                break
-        await asyncio.sleep(0.3)
-        with pytest.raises(NotFound):
-            await stand_in_client.view("nap_00041_.png")
-        assert len([event async for event in events if isinstance(event, OutputReady)]) == 39
+async def test_a_slow_consumer_gets_everything_in_order(stand_in_client, nap):
+    made = []
+    async with aclosing(run_batches(stand_in_client, Submission(workflow=nap(0.0, images=40), seeds=(1,)))) as running:
+        async for event in running:
+            await asyncio.sleep(0.005)
+            made += outputs([event])
+    assert [each.name for each in made] == [f"nap_{n:05}_.png" for n in range(1, 41)]

@@ -5,6 +5,7 @@ import contextlib
 import pytest
 
 from runpod_comfy import RunpodComfyWorkflowExecutor, _loop
+from runpod_comfy.dialects.native import LineWriter
 from runpod_comfy.emulator.api import EmulatorServer
 from runpod_comfy.emulator.inprocess import InProcessWorker
 from runpod_comfy.emulator.jobs import EndpointConfig
@@ -48,7 +49,7 @@ class Endpoint:
 
 @pytest.fixture
 def make_endpoint():
-    """`make_endpoint(handler, **config)` starts an emulated endpoint whose worker runs that handler (None: no worker)."""
+    """`make_endpoint(handler, **config)` starts an emulated endpoint whose worker runs that handler, if any."""
     with contextlib.ExitStack() as stack:
 
         def make(handler=None, *, aggregate=False, **config):
@@ -62,8 +63,7 @@ def make_endpoint():
 
 @pytest.fixture
 def lines():
-    """A handler that yields the lines of events, as the worker does: `lines(*events, error=None, done=True, hold=None)`."""
-    from runpod_comfy.dialects.native import LineWriter
+    """`lines(*events, error=None, done=True, hold=None)` is a handler that yields events' lines as the worker does."""
 
     def make(*events, error=None, done=True, hold=None):
         async def handler(job):

@@ -24,13 +24,14 @@ from runpod_comfy import (
     OutputLost,
     PayloadTooLarge,
     ProtocolError,
+    RunpodComfyWorkflowExecutor,
     SubmissionUncertain,
     TransportError,
     WaitTimeout,
     WorkflowTemplate,
     _loop,
 )
-from runpod_comfy.emulator.faults import DropPiece, Fault, Html, Reset, Status, Truncate
+from runpod_comfy.emulator.faults import Delay, DropPiece, Fault, Html, Reset, Status, Truncate
 from runpod_comfy.events import BatchFinished, Finished, OutputReady, Queued, Started, Warned
 from runpod_comfy.results import Origin, OutputFile, OutputText, WorkflowOutputImage
 
@@ -167,7 +168,7 @@ def test_a_large_output_arrives_in_pieces_and_whole(make_endpoint, lines):
     assert result[0].data == event.output.data
 
 
-# -- nothing half, nothing lost without a word -----------------------------------------------------------------------------
+# -- nothing half, nothing lost without a word -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("piece", range(6))
@@ -236,7 +237,7 @@ def test_a_submission_without_an_answer_is_never_sent_again(make_endpoint, lines
     assert len(endpoint.jobs()) == 1
 
 
-# -- how jobs end otherwise ------------------------------------------------------------------------------------------------
+# -- how jobs end otherwise --------------------------------------------------------------------------------------------
 
 
 def test_a_failure_names_the_node_and_keeps_what_had_arrived(make_endpoint, lines):
@@ -249,7 +250,7 @@ def test_a_failure_names_the_node_and_keeps_what_had_arrived(make_endpoint, line
 
 
 def test_an_exception_in_a_handler_is_told_in_its_own_words(make_endpoint):
-    async def handler(job):
+    async def handler(_):
         raise LookupError("no such model")
 
     with pytest.raises(JobFailed, match="no such model") as caught:
@@ -260,10 +261,10 @@ def test_an_exception_in_a_handler_is_told_in_its_own_words(make_endpoint):
 def test_a_job_cancelled_by_somebody_else_says_so(make_endpoint, lines):
     endpoint = make_endpoint(lines(picture(0), hold=forever))
     events = endpoint.executor().watch_workflow(TEMPLATE)
+    assert any(isinstance(event, OutputReady) for event in events)
+    endpoint.executor().attach(endpoint.jobs()[0].job_id).cancel()
     with pytest.raises(JobCancelled) as caught:
-        for event in events:
-            if isinstance(event, OutputReady):
-                endpoint.executor().attach(endpoint.jobs()[0].job_id).cancel()
+        list(events)
     assert len(caught.value.partial) == 1
 
 
@@ -287,7 +288,7 @@ def test_a_job_over_runpods_time_says_which_limit(make_endpoint, lines):
     ids=["worker-comfyui 5", "worker-comfyui 3", "text model", "string"],
 )
 def test_an_endpoint_of_another_kind_is_recognised(make_endpoint, output):
-    async def handler(job):
+    async def handler(_):
         return output
 
     with pytest.raises(ProtocolError, match="another"):
@@ -295,7 +296,7 @@ def test_an_endpoint_of_another_kind_is_recognised(make_endpoint, output):
 
 
 def test_another_kind_of_stream_is_recognised_and_its_job_cancelled(make_endpoint):
-    async def handler(job):
+    async def handler(_):
         yield {"token": "hello"}
         await asyncio.sleep(3600)
 
@@ -306,14 +307,14 @@ def test_another_kind_of_stream_is_recognised_and_its_job_cancelled(make_endpoin
 
 
 def test_completed_without_output_is_no_success(make_endpoint):
-    async def handler(job):
+    async def handler(_):
         return {"images": ["x" * 2_000_000]}
 
     with pytest.raises(OutputLost, match="limit"):
         make_endpoint(handler, run_output_limit_bytes=1_000_000).executor().submit_workflow(TEMPLATE)
 
 
-# -- who gives up cancels ----------------------------------------------------------------------------------------------------
+# -- who gives up cancels ----------------------------------------------------------------------------------------------
 
 
 def test_a_timeout_cancels_the_job_and_keeps_what_had_arrived(make_endpoint, lines):
@@ -344,8 +345,6 @@ async def test_cancelling_the_future_cancels_the_job(make_endpoint, lines):
 
 
 async def test_cancelling_while_the_submission_is_under_way_cancels_the_job_too(make_endpoint, lines):
-    from runpod_comfy.emulator.faults import Delay
-
     endpoint = make_endpoint(lines(picture(0), hold=forever))
     fault = Fault("run", Delay(1.0))
     endpoint.platform.faults.add(fault)
@@ -413,7 +412,7 @@ def test_jobs_still_running_when_a_gather_fails_or_a_script_ends_are_cancelled(m
     assert endpoint.states() == ["CANCELLED"] * 4
 
 
-# -- handles -----------------------------------------------------------------------------------------------------------------
+# -- handles -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_handle_gives_state_events_and_result(make_endpoint, lines):
@@ -466,7 +465,7 @@ def test_a_handle_cancels_its_job(make_endpoint, lines):
         handle.result(timeout=20)
 
 
-# -- before anything is sent -------------------------------------------------------------------------------------------------
+# -- before anything is sent -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -513,8 +512,6 @@ def test_an_unknown_endpoint_and_a_wrong_key_are_named(make_endpoint):
 
 
 def test_an_address_where_nobody_listens_is_named():
-    from runpod_comfy import RunpodComfyWorkflowExecutor
-
     executor = RunpodComfyWorkflowExecutor("test", api_key="a-key", base_url="http://127.0.0.1:9/v2")
     with pytest.raises(TransportError, match=r"127\.0\.0\.1:9"):
         executor.health()

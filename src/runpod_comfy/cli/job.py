@@ -125,9 +125,9 @@ class Job:
                 shown = text.text if len(text.text) <= _SHOWN_TEXT else text.text[:_SHOWN_TEXT] + "…"
                 self._output.note(f"  {text.origin.node_title or 'text'}: {shown}")
             case OutputReady(output=WorkflowOutputImage() as image):
-                self._images.append(self._save(image))
+                self._save(image, self._images)
             case OutputReady(output=OutputFile() as file):
-                self._files.append(self._save(file))
+                self._save(file, self._files)
             case Warned(message=message):
                 self._warnings.append(message)
                 self._output.warn(message)
@@ -136,19 +136,20 @@ class Job:
             case _:
                 pass
 
-    def _save(self, file: OutputFile) -> dict[str, Any]:
+    def _save(self, file: OutputFile, records: list[dict[str, Any]]) -> None:
         """Write a file as soon as it is here, so that nothing that arrived can be lost."""
-        folder = self._asked.output_dir
-        path = write_new(safe_output_path(folder, file.name, file.subfolder), file.data)
-        self._output.data(os.fspath(path))
-        return {
-            "path": os.fspath(path),
+        record = {
+            "path": "",
             "name": file.name,
             **_origin(file),
             "media_type": file.media_type,
             "size_bytes": file.size_bytes,
             "sha256": file.sha256,
         }
+        path = write_new(safe_output_path(self._asked.output_dir, file.name, file.subfolder), file.data)
+        records.append(record | {"path": os.fspath(path)})
+        # Last: an interrupt comes while this waits for whoever reads it.
+        self._output.data(os.fspath(path))
 
     def _announce(self, template: WorkflowTemplate) -> None:
         """Say what is about to be sent where; pictures that are not real never come as a surprise."""

@@ -185,7 +185,7 @@ class _RichDisplay:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._task = self._progress.add_task("", total=1.0)
+        self._task = self._progress.add_task("submitting", total=1.0)
 
     def __enter__(self) -> Self:
         self._progress.start()

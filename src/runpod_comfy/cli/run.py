@@ -66,7 +66,7 @@ The API key comes from RUNPOD_API_KEY or RunPod's own ~/.runpod/config.toml, nev
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0, 2**64 - 1),
+    type=int,  # its range is the library's business
     metavar="N",
     help="Seed of the first batch; the next ones count up from it.",
 )

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
@@ -57,12 +57,15 @@ class Verb(click.Command):
         if not sys.stdout.isatty():
             return super().get_help(ctx)
         import rich_click  # noqa: PLC0415 - only people look at panels
+        from rich.text import Text  # noqa: PLC0415 - likewise
 
+        # A string would be wrapped, examples and all; that this is taken too is not in the signature.
+        epilog = cast("str", Text((self.epilog or "").replace("\b\n", "")))
         pretty = rich_click.RichCommand(
             name=self.name,
             params=self.params,
             help=self.help,
-            epilog=self.epilog,
+            epilog=epilog,
             context_settings=self.context_settings,
         )
         with rich_click.RichContext(pretty, info_name=ctx.info_name, parent=ctx.parent) as pretty_ctx:

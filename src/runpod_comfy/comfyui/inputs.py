@@ -78,11 +78,11 @@ def input_dir_of(system_stats: Mapping[str, Any]) -> str:
 
 
 def _option(arguments: list[str], name: str) -> str | None:
-    found = None
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    found = ""
+    for position, argument in enumerate(arguments):
         if argument == name:
-            found = following
+            found = next(iter(arguments[position + 1 :]), "")
         elif argument.startswith(f"{name}="):
             found = argument.removeprefix(f"{name}=")
-    is_known = found and (PurePosixPath(found).is_absolute() or PureWindowsPath(found).is_absolute())
+    is_known = PurePosixPath(found).is_absolute() or PureWindowsPath(found).is_absolute()
     return found if is_known else None

@@ -7,8 +7,8 @@
     {"seq": 9, "crc32": …, "images": [], "done": {"lines": 10, "gpu_s": 4.2}}            the end of a whole job (ours)
 
 Every line has the key ``images``, if only as ``[]``: existing clients read it without asking. We add keys and never
-change these: ``seq`` ``crc32`` ``batch`` ``seed`` ``node_id`` ``node_title`` ``files`` ``texts`` ``progress`` ``batch_done``
-``warnings``, and on each output ``size_bytes`` and ``sha256``. Those two are what makes an output trustworthy:
+change these: ``seq`` ``crc32`` ``batch`` ``seed`` ``node_id`` ``node_title`` ``files`` ``texts`` ``progress``
+``batch_done`` ``warnings``, and on each output ``size_bytes`` and ``sha256``. They make an output trustworthy:
 RunPod's SDK gives up a piece after one connection reset, the job still ends COMPLETED, and the joined line may still be
 JSON with half an image in it.
 """

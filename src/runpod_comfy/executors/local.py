@@ -79,8 +79,8 @@ class LocalRunpod:
             if url is None:
                 from runpod_comfy.emulator.comfyui import ComfyUIStandIn  # noqa: PLC0415 - likewise
 
-                self.comfyui = await starting.enter_async_context(ComfyUIStandIn())
-                url = self.comfyui.url
+                stand_in = await starting.enter_async_context(ComfyUIStandIn())
+                self.comfyui, url = stand_in, stand_in.url
             platform = Platform(EndpointConfig(endpoint_id=LOCAL_ENDPOINT_ID))
             self.server = await starting.enter_async_context(EmulatorServer(platform, host=self._host, port=self._port))
             for number in range(self._workers):

@@ -64,8 +64,8 @@ def _failed(job_id: str, error: str | None) -> JobFailed:
 def _incomplete(job_id: str, output: Any, reader: NativeReader) -> JobError | ProtocolError | None:
     if reader.foreign and not reader.lines:
         return ProtocolError(
-            f"The worker of job {job_id} streamed {reader.foreign}, which is no line of the native format. The endpoint "
-            "runs another kind of worker; deploy this project's.",
+            f"The worker of job {job_id} streamed {reader.foreign}, which is no line of the native format. The "
+            "endpoint runs another kind of worker; deploy this project's.",
             job_id=job_id,
         )
     loss = reader.describe_loss()

@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from runpod_comfy.errors import ConfigurationError
 from runpod_comfy.submission import batches_needed
@@ -106,9 +106,10 @@ def request_method(
     """
 
     def decorate(method: Callable[[_Self, WorkflowRequest], _R]) -> Callable[Concatenate[_Self, _P], _R]:
-        @functools.wraps(method)
-        def call(self: _Self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        def call(self: _Self, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
             return method(self, of(*args, **kwargs))
+
+        functools.update_wrapper(call, method)
 
         described = inspect.signature(of)
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -128,5 +129,5 @@ def _as_tuple(images: Iterable[ImageSource] | ImageSource | None) -> tuple[Image
         return ()
     # One image instead of a list of them is what people pass when they have one; a PIL image has `getbands`.
     if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(images, "getbands"):
-        return (images,)
+        return (cast("ImageSource", images),)
     return tuple(images)

@@ -44,7 +44,7 @@ class Backoff:
 
     def next_s(self, *, at_least_s: float | None = None) -> float:
         """Return the next wait in seconds; a server's ``Retry-After`` goes in as ``at_least_s``."""
-        ceiling = min(self.longest_s, self.first_s * 2 ** min(self.failures, 16))
+        ceiling = min(self.longest_s, self.first_s * 2.0 ** min(self.failures, 16))
         self.failures += 1
         return max(at_least_s or 0.0, ceiling * (0.5 + 0.5 * self.rng.random()))
 

@@ -59,13 +59,19 @@ def make_handler(*, comfyui_url: str, input_dir: str | None = None) -> Handler:
         work = asyncio.create_task(_Job(job, pieces).run(sessions, comfyui_url=comfyui_url, input_dir=input_dir))
         _running.add(work)
         work.add_done_callback(_running.discard)
+
+        def give_up(_: object = None) -> None:
+            # Once: a second cancellation would cut the clean-up that the first has begun.
+            if not work.cancelling():
+                work.cancel()
+
         if (own_task := asyncio.current_task()) is not None:
-            own_task.add_done_callback(lambda _: work.cancel())
+            own_task.add_done_callback(give_up)
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece
         finally:
-            work.cancel()
+            give_up()
 
     return handler
 

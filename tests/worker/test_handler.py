@@ -1,0 +1,235 @@
+import asyncio
+import base64
+import inspect
+import io
+import json
+import random
+
+import aiohttp
+import pytest
+from PIL import Image
+
+from runpod_comfy.comfyui.client import ComfyUIClient
+from runpod_comfy.dialects.native import NativeReader
+from runpod_comfy.dialects.native_request import encode_request
+from runpod_comfy.emulator.inprocess import InProcessWorker
+from runpod_comfy.emulator.jobs import EndpointConfig
+from runpod_comfy.emulator.platform import Platform
+from runpod_comfy.events import BatchFinished, OutputReady, Progress
+from runpod_comfy.media import InputImage
+from runpod_comfy.submission import Submission
+from runpod_comfy.worker.handler import make_handler
+
+
+async def answer(url, body):
+    async with asyncio.timeout(60):
+        return [piece async for piece in make_handler(comfyui_url=url)({"id": "job-1", "input": body})]
+
+
+def read(pieces):
+    reader = NativeReader()
+    events = [event for piece in pieces if isinstance(piece, str) for event in reader.feed(piece)]
+    return reader, events
+
+
+def lines_of(pieces):
+    return [json.loads(line) for line in "".join(each for each in pieces if isinstance(each, str)).splitlines()]
+
+
+def png(colour):
+    data = io.BytesIO()
+    Image.new("RGB", (32, 24), colour).save(data, "PNG")
+    return data.getvalue()
+
+
+async def when(url, check):
+    """Wait until ComfyUI's running and waiting prompts pass a check."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+        client = ComfyUIClient(url, session=session)
+        while not check(*await client.queue()):  # noqa: ASYNC110 - ComfyUI tells nobody else of it
+            await asyncio.sleep(0.02)
+    return True
+
+
+def is_empty(running, waiting):
+    return not running and not waiting
+
+
+def test_the_sdk_takes_the_handler_for_a_generator():
+    assert inspect.isasyncgenfunction(make_handler(comfyui_url="http://127.0.0.1:1"))
+
+
+async def test_every_output_comes_home_whole_and_in_order(comfyui_url, nap):
+    submission = Submission(
+        workflow=nap(colour=random.randrange(2**24), images=2), batch_count=3, seeds=(7, 8, 9), submission_id="s-1"
+    )
+    pieces = await answer(comfyui_url, encode_request(submission))
+    reader, events = read(pieces)
+    assert (reader.complete, reader.error, reader.describe_loss()) == (True, None, None)
+    made = [event.output for event in events if isinstance(event, OutputReady)]
+    assert [(each.batch, each.seed, each.node_id) for each in made] == [(n, 7 + n, "3") for n in range(3) for _ in "ab"]
+    assert all(each.item.size == (32, 32) for each in made)
+    ends = [event for event in events if isinstance(event, BatchFinished)]
+    assert [(end.batch, end.batch_count, end.seed) for end in ends] == [(0, 3, 7), (1, 3, 8), (2, 3, 9)]
+    assert reader.gpu_s == pytest.approx(sum(end.gpu_s for end in ends), abs=0.01)
+    assert any(isinstance(event, Progress) for event in events)
+    assert all(len(piece) < 1_000_000 for piece in pieces)
+
+
+async def test_request_of_an_existing_client_gets_lines_that_it_can_read(comfyui_url):
+    body = {
+        "workflow": {
+            "1": {"class_type": "LoadImagesFromDir", "inputs": {"directory": "/workspace/ComfyUI/input/photos-x",
+                                                                "image_load_cap": 0, "start_index": 0,
+                                                                "load_always": True}},
+            "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "sub/out"}},
+        },
+        "batch_count": 2,
+        "randomize_seed": True,
+        "images": [
+            {"name": f"{n}.png", "image": base64.b64encode(png(colour)).decode(), "subfolder": "photos-x"}
+            for n, colour in enumerate(("red", "blue"))
+        ],
+    }  # fmt: skip
+    lines = lines_of(await answer(comfyui_url, body))
+    images = [image for line in lines for image in line["images"]]
+    opened = [Image.open(io.BytesIO(base64.b64decode(image["image"]))).convert("RGB") for image in images]
+    assert [each.getpixel((5, 5)) for each in opened] == [(255, 0, 0), (0, 0, 255)] * 2
+    assert all(image["name"].startswith("out_") and image["subfolder"] == "sub" for image in images)
+    assert len({image["name"] for image in images}) == 4
+
+
+async def test_photos_of_a_request_reach_the_workflow(comfyui_url):
+    images = (InputImage("00.png", png("lime"), "image/png", "rcc-handler"),)
+    workflow = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "rcc-handler/00.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "out"}},
+    }
+    reader, events = read(await answer(comfyui_url, encode_request(Submission(workflow=workflow, images=images))))
+    [output] = [event.output for event in events if isinstance(event, OutputReady)]
+    assert reader.complete
+    assert output.item.convert("RGB").getpixel((0, 0)) == (0, 255, 0)
+
+
+async def test_failing_node_ends_the_job_with_a_line_and_then_the_same_text_for_runpod(comfyui_url, nap):
+    workflow = nap(colour=random.randrange(2**24))
+    workflow["4"] = {"class_type": "FixtureRaise", "inputs": {"image": ["2", 0], "message": "boom"}}
+    workflow["5"] = {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "x"}}
+    pieces = await answer(comfyui_url, {"workflow": workflow})
+    reader, _ = read(pieces)
+    assert pieces[-1] == {"error": reader.error.message}
+    assert "boom" in reader.error.message
+    assert (reader.error.node_id, reader.error.node_type) == ("4", "FixtureRaise")
+    assert reader.done
+    assert not reader.complete
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        "text",
+        [],
+        {},
+        {"workflow": None},
+        {"workflow": []},
+        {"workflow": "no json"},
+        {"workflow": {"nodes": [], "links": []}},
+        {"workflow": {"1": None}},
+        {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}, "batch_count": 0},
+        {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}, "images": [{"name": "../x", "image": ""}]},
+        {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}, "images": [{"name": "x", "image": "%%%"}]},
+    ],
+)
+async def test_bad_request_is_a_named_error_and_nothing_is_asked_of_comfyui(body):
+    pieces = await answer("http://127.0.0.1:1", body)
+    [line] = lines_of(pieces)
+    assert line["images"] == []
+    assert line["error"]
+    assert pieces[-1] == {"error": line["error"]}
+
+
+async def test_comfyui_that_is_not_there_is_a_named_error(nap):
+    pieces = await answer("http://127.0.0.1:1", {"workflow": nap()})
+    assert "ComfyUI at http://127.0.0.1:1 did not answer" in pieces[-1]["error"]
+
+
+async def test_failure_of_our_own_is_told_by_class_and_message_without_traceback():
+    # No request can be known to break the worker; a job that is no dict of strings does.
+    class Broken(dict):
+        def get(self, key, default=None):
+            if key == "input":
+                raise ZeroDivisionError("broken on purpose")
+            return super().get(key, default)
+
+    pieces = [piece async for piece in make_handler(comfyui_url="http://127.0.0.1:1")(Broken())]
+    reader, _ = read(pieces)
+    assert "ZeroDivisionError: broken on purpose" in reader.error.message
+    assert "Traceback" not in json.dumps(pieces)
+    assert pieces[-1] == {"error": reader.error.message}
+
+
+async def test_job_cancelled_while_it_computes_leaves_no_prompt_behind(comfyui_url, nap):
+    body = {"workflow": nap(8, colour=random.randrange(2**24)), "batch_count": 3, "seeds": [1, 2, 3]}
+    task = asyncio.create_task(answer(comfyui_url, body))
+    assert await when(comfyui_url, lambda running, waiting: running and len(waiting) == 2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await when(comfyui_url, is_empty)
+
+
+async def test_job_cancelled_while_a_piece_is_sent_leaves_no_prompt_behind(comfyui_url, nap):
+    # The SDK's task holds the generator at a yield, and the generator is never closed.
+    generators = []
+    sending = asyncio.Event()
+
+    async def drive():
+        body = {"workflow": nap(8, colour=random.randrange(2**24)), "batch_count": 3, "seeds": [1, 2, 3]}
+        generators.append(make_handler(comfyui_url=comfyui_url)({"id": "job-2", "input": body}))
+        await anext(generators[0])
+        sending.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(drive())
+    await asyncio.wait_for(sending.wait(), 20)
+    assert await when(comfyui_url, lambda running, waiting: running and len(waiting) == 2)
+    task.cancel()
+    assert await when(comfyui_url, is_empty)
+    await generators[0].aclose()
+
+
+async def test_job_that_ends_leaves_no_connection_and_no_task(stand_in, nap):
+    before = asyncio.all_tasks()
+    await answer(stand_in.url, {"workflow": nap()})
+    await answer(stand_in.url, {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}})
+    await asyncio.sleep(0.1)
+    left = {task.get_coro().cr_code.co_filename for task in asyncio.all_tasks() - before}
+    assert not [file for file in left if "runpod_comfy/comfyui" in file or "worker/handler" in file]
+
+
+async def test_jobs_at_once_share_a_worker_without_mixing(stand_in, nap):
+    handler = make_handler(comfyui_url=stand_in.url)
+
+    async def one(number):
+        body = {"workflow": nap(colour=number), "batch_count": 2, "seeds": [number * 10, number * 10 + 1]}
+        return read([piece async for piece in handler({"id": f"job-{number}", "input": body})])
+
+    for number, (reader, events) in enumerate(await asyncio.gather(*(one(number) for number in range(4)))):
+        made = [event.output for event in events if isinstance(event, OutputReady)]
+        assert reader.complete
+        assert [each.seed for each in made] == [number * 10, number * 10 + 1]
+        assert [each.item.getpixel((0, 0)) for each in made] == [(0, 0, number)] * 2
+
+
+async def test_emulated_endpoint_streams_the_lines_and_shows_failures(stand_in, nap):
+    platform = Platform(EndpointConfig(endpoint_id="e"))
+    good, bad = {"workflow": nap()}, {"workflow": {}}
+    async with InProcessWorker(platform, "e", make_handler(comfyui_url=stand_in.url)), asyncio.timeout(30):
+        jobs = [platform.submit("e", json.dumps({"input": each}).encode()) for each in (good, bad)]
+        while not all(platform.status("e", job.job_id).state.is_final for job in jobs):  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.02)
+    first, second = (platform.status("e", job.job_id) for job in jobs)
+    assert first.state.name == "COMPLETED"
+    assert second.state.name == "FAILED"
+    assert "has no nodes" in str(second.error)
