@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from runpod_comfy import _loop
 from runpod_comfy.errors import JobError, RunpodComfyError, WaitTimeout
 from runpod_comfy.events import Finished, Queued
+from runpod_comfy.executors.cancelling import cancel_job
 from runpod_comfy.executors.collect import Collector
-from runpod_comfy.executors.jobs import cancel_job, follow_job
+from runpod_comfy.executors.following import follow_job
 from runpod_comfy.results import Timings
 
 if TYPE_CHECKING:

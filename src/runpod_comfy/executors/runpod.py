@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from runpod_comfy import _loop
 from runpod_comfy.events import Queued
 from runpod_comfy.executors.base import WorkflowExecutor
+from runpod_comfy.executors.cancelling import ownership
+from runpod_comfy.executors.following import follow_job
 from runpod_comfy.executors.handle import WorkflowHandle
-from runpod_comfy.executors.jobs import encode_body, follow_job, ownership, send_job
 from runpod_comfy.executors.request import request_method, workflow_request
+from runpod_comfy.executors.sending import encode_body, send_job
 from runpod_comfy.serverless.connect import connect
 from runpod_comfy.settings import EndpointSettings
 

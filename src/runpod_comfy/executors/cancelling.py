@@ -1,0 +1,56 @@
+"""Jobs that nobody wants any more: cancelled, also when their owner leaves in a hurry."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from runpod_comfy.errors import JobError, RateLimited, RunpodComfyError, TransportError, WaitTimeout
+from runpod_comfy.serverless.retry import Backoff
+
+if TYPE_CHECKING:
+    from runpod_comfy.serverless.connect import EndpointLink
+
+__all__ = ["CLEANUP_S", "cancel_job", "ownership"]
+
+logger = logging.getLogger(__name__)
+
+CLEANUP_S = 5.0
+"""What an interrupted caller waits at most for the remote job to be cancelled."""
+
+
+async def cancel_job(link: EndpointLink, job_id: str) -> None:
+    """Cancel a job, trying for a few seconds; a failure is logged, since the caller is leaving for another reason."""
+    backoff = Backoff(first_s=0.1)
+    try:
+        async with asyncio.timeout(CLEANUP_S):
+            while True:
+                try:
+                    await link.api.cancel(job_id)
+                except (TransportError, RateLimited):
+                    await asyncio.sleep(backoff.next_s())
+                else:
+                    logger.info("job %s cancelled", job_id)
+                    return
+    except (TimeoutError, RunpodComfyError) as exc:
+        logger.warning("Job %s could not be cancelled and may still be running (%s).", job_id, exc or "time-out")
+
+
+class ownership:  # noqa: N801 - reads as a statement: `async with ownership(…):`
+    """Cancels the job when the block is left before the job has ended, for whatever reason."""
+
+    def __init__(self, link: EndpointLink, job_id: str) -> None:
+        self._link = link
+        self._job_id = job_id
+
+    async def __aenter__(self) -> None:
+        return
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: object) -> None:
+        ended = kind is None or (isinstance(exc, JobError) and not isinstance(exc, WaitTimeout))
+        if not ended:
+            # Shielded: a second interrupt ends the waiting, not the request.
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(asyncio.ensure_future(cancel_job(self._link, self._job_id)))
