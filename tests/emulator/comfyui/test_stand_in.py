@@ -137,7 +137,7 @@ async def test_a_prefix_that_leads_out_of_the_output_folder_fails_when_it_runs(s
     assert not list(stand_in.folder.parent.glob("escaped*"))
 
 
-@pytest.mark.parametrize("subfolder", ["../..", "/tmp", "a/../../.."])
+@pytest.mark.parametrize("subfolder", ["../..", "/elsewhere", "a/../../.."])
 async def test_an_upload_never_leaves_the_input_folder(subfolder, session, stand_in):
     form = aiohttp.FormData({"subfolder": subfolder, "type": "input"})
     form.add_field("image", png(), filename="x.png")
