@@ -154,7 +154,8 @@ class _Watch:
                 self.habits.parked -= 1
         age_s = self.clock() - started_s
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.nudged.wait(), min(5.0, max(0.25, age_s / 10)) * self.habits.crowd())
+            async with asyncio.timeout(min(5.0, max(0.25, age_s / 10)) * self.habits.crowd()):
+                await self.nudged.wait()
         status = await self.api.status(self.job_id)
         if not status.final:
             self.nudged.clear()
@@ -201,7 +202,8 @@ class _Watch:
             ended = self.ended.is_set()
             if not ended:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.ended.wait(), interval_s * self.habits.crowd())
+                    async with asyncio.timeout(interval_s * self.habits.crowd()):
+                        await self.ended.wait()
                 ended = self.ended.is_set()
             try:
                 state, outputs = await self.api.stream(self.job_id)
