@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from runpod_comfy.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
 __all__ = ["PHOTO_COLUMNS", "BadRow", "Row", "Table", "read_rows"]
 
