@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from runpod_comfy.events import Event
     from runpod_comfy.results import WorkflowResult
 
-__all__ = ["Job", "JobOptions"]
+__all__ = ["STAND_IN", "Job", "JobOptions", "log_shown_by"]
 
-_STAND_IN = (
+STAND_IN = (
     "LOCAL STAND-IN: no endpoint was named. These pictures show what was sent, not what a model would draw.\n"
     "  (--endpoint ID or --comfyui URL makes real ones.)"
 )
@@ -78,7 +78,7 @@ class Job:
     def carry_out(self) -> int:
         """Do it all and return the exit code; whatever happens, what arrived is saved and listed."""
         try:
-            with _log_shown_by(self._output):
+            with log_shown_by(self._output):
                 self._run()
         except (RunpodComfyError, OSError, KeyboardInterrupt) as exc:
             self._result = self._result or getattr(exc, "partial", None)
@@ -155,7 +155,7 @@ class Job:
         """Say what is about to be sent where; pictures that are not real never come as a surprise."""
         asked = self._asked
         if not asked.target.asked_for:
-            self._output.loud(_STAND_IN)
+            self._output.loud(STAND_IN)
         parts = []
         if asked.images:
             size_bytes = sum(path.stat().st_size for path in asked.images if path.is_file())
@@ -242,7 +242,7 @@ def _check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _log_shown_by(output: Output) -> Iterator[None]:
+def log_shown_by(output: Output) -> Iterator[None]:
     """Show what the library logs as a warning; events that are shown anyway are left out."""
     handler = _LogHandler(output)
     logger = logging.getLogger("runpod_comfy")

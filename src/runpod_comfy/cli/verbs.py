@@ -34,6 +34,7 @@ class _Listed(NamedTuple):
 
 _VERBS = {
     "run": _Listed("runpod_comfy.cli.run", "Run a workflow: template and photos in, images out."),
+    "batch": _Listed("runpod_comfy.cli.batch", "Run a workflow for every row of a table, or over a grid: a dataset."),
     "example": _Listed(
         "runpod_comfy.cli.example", "Write a portrait template and two photos here, to try things with."
     ),

@@ -142,7 +142,8 @@ class OutputFolder:
 
 
 def _refuse_strangers(root: Path) -> None:
-    strangers = {each.name for each in root.iterdir()} - {".runpod-comfy"}
+    # A run that was planned and not begun leaves an empty manifest.
+    strangers = {each.name for each in root.iterdir()} - {".runpod-comfy", "manifest.jsonl"}
     if strangers and not (root / "run.json").exists():
         raise ConfigurationError(
             f"{root} holds other files ({min(strangers)}) and no dataset. Name an empty folder, or a new one."

@@ -1,6 +1,6 @@
 """``metadata.jsonl``: one flat line for each image, as data loaders want it. Pure.
 
-Hugging Face's loader takes a column's type from what it sees first and refuses another one later; a column that is empty
+Hugging Face's loader takes a column's type from what it sees first and refuses another later; a column that is empty
 for long and then a text ends it too (seen with datasets 5.2). So each column has one type, and every line every column.
 """
 
