@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from runpod_comfy.media import safe_output_path, write_new
+from runpod_comfy.media.files import safe_output_path, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

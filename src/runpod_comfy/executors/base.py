@@ -18,7 +18,7 @@ from runpod_comfy.errors import ConfigurationError, JobError, RunpodComfyError, 
 from runpod_comfy.events import Finished, OutputReady, Warned
 from runpod_comfy.executors.collect import Collector
 from runpod_comfy.executors.request import request_method, workflow_request
-from runpod_comfy.media import encode_images
+from runpod_comfy.media.inputs import encode_images
 from runpod_comfy.results import Timings, WorkflowOutputImage
 from runpod_comfy.submission import batches_needed, build_submission
 

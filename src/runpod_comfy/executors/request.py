@@ -15,7 +15,7 @@ from runpod_comfy.workflow.template import WorkflowTemplate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from runpod_comfy.media import ImageSource
+    from runpod_comfy.media.inputs import ImageSource
 
 __all__ = ["WorkflowRequest", "request_method", "workflow_request"]
 
