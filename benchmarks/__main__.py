@@ -8,8 +8,12 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.registry import CASES, Figure, Options, load_cases
+from benchmarks.registry import CASES, Options, load_cases
+
+if TYPE_CHECKING:
+    from benchmarks.registry import Figure
 
 
 def main() -> int:

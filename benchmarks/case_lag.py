@@ -6,10 +6,12 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.endpoint import Endpoint, Scenario
-from benchmarks.registry import Figure, Options, case, run_client
+from benchmarks.registry import Figure, case, run_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from benchmarks.registry import Options
 
 MAX_LAG_MS, MAX_POLLING_LAG_MS, MIN_RATIO, MAX_REQUESTS = 15, 350, 100, 5
 PEER_JOBS = 5

@@ -23,9 +23,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from PIL import Image
+
+from runpod_comfy.dialects.native import LineWriter
+from runpod_comfy.emulator import EmulatorServer, EndpointConfig, FaultPlan, Platform
+from runpod_comfy.emulator.changes import Changes
+from runpod_comfy.emulator.lifecycle import Topic
+from runpod_comfy.events import OutputReady
+from runpod_comfy.results import Origin, WorkflowOutputImage
+
 if TYPE_CHECKING:
     from runpod_comfy.emulator.faults import RequestAction
-    from runpod_comfy.emulator.platform import Platform
 
 ENDPOINT_ID = "bench"
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,8 +101,6 @@ class Endpoint:
 
 def noise(index: int, size_bytes: int) -> bytes:
     """Return a PNG of about that size, which no compression makes smaller."""
-    from PIL import Image
-
     side = math.isqrt(size_bytes // 3)
     data = io.BytesIO()
     pixels = hashlib.shake_128(bytes([index % 256])).digest(side * side * 3)
@@ -104,10 +110,6 @@ def noise(index: int, size_bytes: int) -> bytes:
 
 def pieces_of_a_job(scenario: Scenario) -> list[bytes]:
     """Return the lines of the native dialect for one job, as JSON strings ready to be streamed."""
-    from runpod_comfy.dialects.native import LineWriter
-    from runpod_comfy.events import OutputReady
-    from runpod_comfy.results import Origin, WorkflowOutputImage
-
     writer = LineWriter()
     pieces: list[str] = []
     for index in range(scenario.images):
@@ -124,9 +126,6 @@ def pieces_of_a_job(scenario: Scenario) -> list[bytes]:
 
 async def serve(scenario: Scenario) -> None:
     """Serve until the parent goes away."""
-    from runpod_comfy.emulator import EmulatorServer, EndpointConfig, FaultPlan, Platform
-    from runpod_comfy.emulator.changes import Changes
-
     requests: list[tuple[float, str]] = []
     ended_s: list[float] = []
 
@@ -146,7 +145,9 @@ async def serve(scenario: Scenario) -> None:
     async with EmulatorServer(platform) as server:
         changes = Changes(platform)
         workers = [
-            asyncio.create_task(_work(platform, changes, f"worker-{n}", pieces, scenario.job_s, ended_s))
+            asyncio.create_task(
+                _work(platform, changes, f"worker-{n}", pieces=pieces, job_s=scenario.job_s, ended_s=ended_s)
+            )
             for n in range(scenario.workers)
         ]
         print(server.base_url, flush=True)
@@ -164,18 +165,18 @@ async def serve(scenario: Scenario) -> None:
 
 
 async def _work(
-    platform: Platform, changes: Any, name: str, pieces: list[bytes], job_s: float, ended_s: list[float]
+    platform: Platform, changes: Changes, name: str, *, pieces: list[bytes], job_s: float, ended_s: list[float]
 ) -> None:
-    from runpod_comfy.emulator.lifecycle import Topic
-
     platform.ping(ENDPOINT_ID, name, lasting=True)
     topic = Topic("queue", ENDPOINT_ID)
     while True:
-        [job] = await changes.wait(topic, lambda: platform.take(ENDPOINT_ID, name) or None, timeout_s=None)
+        taken = await changes.wait(topic, lambda: platform.take(ENDPOINT_ID, name) or None, timeout_s=None)
+        if taken is None:
+            return
         await asyncio.sleep(job_s)
         for piece in pieces:
-            platform.add_piece(ENDPOINT_ID, name, job.job_id, piece)
-        platform.report(ENDPOINT_ID, name, job.job_id, b'{"output": []}')
+            platform.add_piece(ENDPOINT_ID, name, taken[0].job_id, piece)
+        platform.report(ENDPOINT_ID, name, taken[0].job_id, b'{"output": []}')
         ended_s.append(time.monotonic())
 
 

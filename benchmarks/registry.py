@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import benchmarks
-from benchmarks.endpoint import ENDPOINT_ID, ROOT, Endpoint
+from benchmarks.endpoint import ENDPOINT_ID, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from benchmarks.endpoint import Endpoint
 
 __all__ = ["CASES", "Case", "Figure", "Options", "alternate", "case", "load_cases", "run_client"]
 
@@ -128,7 +130,9 @@ def alternate(runs: int, contestants: dict[str, Callable[[], dict[str, Any]]]) -
             told[name].append(run())
     return {
         name: {
-            key: statistics.median(each[key] for each in many) for key in many[0] if isinstance(many[0][key], int | float)
+            key: statistics.median(each[key] for each in many)
+            for key in many[0]
+            if isinstance(many[0][key], int | float)
         }
         for name, many in told.items()
     }

@@ -1,4 +1,4 @@
-"""The least that anybody can do: receive, decode with orjson and pybase64, write. It checks nothing and bounds nothing."""
+"""The least that anybody can do: receive, decode with orjson and pybase64, write; nothing checked, nothing bounded."""
 
 import asyncio
 import json

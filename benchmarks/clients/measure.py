@@ -4,6 +4,7 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 
 TEMPLATE = (
     '{"3": {"class_type": "KSampler", "inputs": {"seed": 1, "dir": "{{ input_images_dir }}", "n": {{ batch_size }}}}}'
@@ -22,8 +23,7 @@ def tell(**figures):
 
 def rss_mb():
     """Return the memory in use now."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
 class Usage:

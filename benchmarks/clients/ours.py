@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from measure import TEMPLATE, Usage, arguments, tell
+
 from runpod_comfy import RunpodComfyWorkflowExecutor, WorkflowTemplate
 
 
