@@ -33,6 +33,7 @@ class Usage:
         self.idle_mb = rss_mb()
         self.wall_s = time.monotonic()
         self.cpu_s = time.process_time()
+        self.system_s = resource.getrusage(resource.RUSAGE_SELF).ru_stime
 
     def figures(self):
         """Return wall and processor seconds since, and the peak of memory above the start, in MB."""
@@ -40,6 +41,7 @@ class Usage:
         return {
             "wall_s": time.monotonic() - self.wall_s,
             "cpu_s": time.process_time() - self.cpu_s,
+            "system_s": resource.getrusage(resource.RUSAGE_SELF).ru_stime - self.system_s,
             "peak_mb": peak_mb,
             "above_idle_mb": peak_mb - self.idle_mb,
         }

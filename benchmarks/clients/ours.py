@@ -21,16 +21,15 @@ async def many(executor, template, asked):
             worst_s = max(worst_s, now_s - before_s - 0.001)
             before_s = now_s
 
-    ticking = asyncio.create_task(tick())
-    count = 0
+    ticking = asyncio.create_task(tick() if asked.get("tick") else asyncio.sleep(0))
+    count, kept = 0, []
 
     async def one(number):
         nonlocal count
         folder = f"{asked['output_dir']}/{number}" if asked.get("output_dir") else None
         options = {"output_dir": folder} if folder else {}
         result = await executor.submit_workflow_async(template, num_samples=asked["images"], **options)
-        if asked.get("save_dir"):
-            await asyncio.to_thread(result.save, f"{asked['save_dir']}/{number}")
+        kept.append(result)
         count += len(result)
 
     await asyncio.gather(*(one(number) for number in range(asked["jobs"])))

@@ -281,7 +281,7 @@ class NativeReader:
             return None
         media_type = _text(item.get("media_type")) or media_type_of(data) or "application/octet-stream"
         make = WorkflowOutputImage if data_key == "image" else OutputFile
-        return make(
+        output = make(
             name=name,
             data=data,
             subfolder=_text(item.get("subfolder")) or None,
@@ -289,6 +289,9 @@ class NativeReader:
             media_type=media_type,
             origin=origin,
         )
+        if isinstance(item.get("sha256"), str):
+            vars(output)["sha256"] = item["sha256"]  # computed a moment ago, and not again
+        return output
 
     def _is_whole(self, item: dict[str, Any], data: bytes, name: str, *, ours: bool) -> bool:
         expected = item.get("sha256")

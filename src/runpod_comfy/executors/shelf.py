@@ -59,7 +59,8 @@ class Shelf:
             return
         output = event.output
         try:
-            path = write_new(safe_output_path(self.folder, output.name, output.subfolder), output.data)
+            # Not synced: thousands of files would take minutes on a slow disk.
+            path = write_new(safe_output_path(self.folder, output.name, output.subfolder), output.data, synced=False)
         except InputError as exc:
             yield event
             yield Warned(message=f"{exc} The output was not written to {self.folder}; its bytes are in .data.")

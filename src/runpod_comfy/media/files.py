@@ -60,6 +60,8 @@ def safe_output_path(folder: Path, name: str, subfolder: str | None) -> Path:
     relative = f"{below.rstrip('/')}/{name}" if below else name
     check_relative_name(relative)
     path = folder / relative
+    if "/" not in relative:
+        return path  # straight in the folder, and `write_new` follows no link that has the name already
     try:
         is_inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a loop of symlinks
@@ -69,22 +71,24 @@ def safe_output_path(folder: Path, name: str, subfolder: str | None) -> Path:
     return path
 
 
-def write_new(path: Path, data: bytes) -> Path:
+def write_new(path: Path, data: bytes, *, synced: bool = True) -> Path:
     """Write a file that appears whole or not at all, beside files that exist, and return the path used.
 
     Where ``name.png`` exists the file becomes ``name_1.png``, ``name_2.png``, …, also with several processes at once.
-    Missing folders are made.
+    Missing folders are made. With ``synced=False`` a power failure may leave it empty; it takes a tenth of the time.
 
     Raises:
         OSError: The disk is full, or the folder may not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         return _publish(part, path)
     finally:
         part.unlink(missing_ok=True)

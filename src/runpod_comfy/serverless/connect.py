@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["EndpointLink", "connect", "http_session"]
 
 _MAX_CONNECTIONS = 1000
-_READ_BUFFER_BYTES = 256 * 1024
 
 _MAX_ANSWERS_BYTES = 32 * 1024 * 1024
 """How much of streamed answers is in memory at once, before it is parsed and decoded (which takes three times that)."""
 
-_THREADS = 2  # parsing holds Python's lock, so more would only take it from the caller's own threads
+_THREADS = 1  # parsing holds Python's lock, so more would only take it from the caller's own threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,6 @@ async def _open_session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, limit_per_host=0),
         headers={"User-Agent": f"runpod-comfy-client/{__version__}"},
         cookie_jar=aiohttp.DummyCookieJar(),
-        read_bufsize=_READ_BUFFER_BYTES,
     )
 
 

@@ -33,34 +33,39 @@ class StreamBody:
 
     def __init__(self) -> None:
         self.state = ""
-        self._rest = bytearray()
+        self._chunks: list[bytes] = []
+        self._size_bytes = 0
         self._opened: bytes | None = None  # what makes the rest of the body JSON again, once its head was cut off
         self._cut_at = CUT_BYTES
 
     def add(self, chunk: bytes) -> None:
         """Take the next bytes."""
-        self._rest += chunk
+        self._chunks.append(chunk)
+        self._size_bytes += len(chunk)
 
     @property
     def is_long(self) -> bool:
         """Whether enough is here to ``cut`` some of it."""
-        return len(self._rest) >= self._cut_at
+        return self._size_bytes >= self._cut_at
 
     def cut(self) -> list[Any]:
         """Return the outputs that are whole so far, and forget their bytes; possibly none."""
-        end = self._rest.rfind(_BETWEEN_ITEMS)
+        rest = b"".join(self._chunks)
+        self._chunks = [rest]
+        end = rest.rfind(_BETWEEN_ITEMS)
         if end < 0:
             self._cut_at *= 2
             return []
-        part = (self._opened or b"") + bytes(memoryview(self._rest)[: end + 1])
-        is_bare_list = part.lstrip()[:1] == b"["
+        head = self._opened or b""
+        is_bare_list = (head or rest[:1]) == b"["
         try:
-            answer = orjson.loads(part + (b"]" if is_bare_list else b"]}"))
+            answer = orjson.loads(b"".join((head, memoryview(rest)[: end + 1], b"]" if is_bare_list else b"]}")))
         except orjson.JSONDecodeError:
             # An output that is itself such a list, or another layout.
             self._cut_at *= 2
             return []
-        del self._rest[: end + 2]
+        self._chunks = [rest[end + 2 :]]
+        self._size_bytes = len(self._chunks[0])
         self._cut_at = CUT_BYTES
         self._opened = b"[" if is_bare_list else b'{"stream":['
         return self._outputs(answer)
@@ -71,8 +76,8 @@ class StreamBody:
         Raises:
             ValueError: It is not JSON, or not an answer to ``/stream``.
         """
-        answer = orjson.loads(self._rest if self._opened is None else self._opened + self._rest)
-        self._rest.clear()
+        answer = orjson.loads(b"".join((self._opened or b"", *self._chunks)))
+        self._chunks.clear()
         return self._outputs(answer)
 
     def _outputs(self, answer: Any) -> list[Any]:
