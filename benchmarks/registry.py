@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CASES", "Case", "Figure", "Options", "alternate", "case", "load_cases", "run_client"]
 
+MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there is made by tempfile
 PEER_PYTHON = "COMFY_EXECUTORS_PYTHON"
 
 
@@ -108,8 +109,8 @@ def run_client(name: str, endpoint: Endpoint, *, python: str = sys.executable, *
         environ["PYTHONPATH"] = str(ROOT / "src")
     else:
         environ.pop("PYTHONPATH", None)
-    # In memory where there is such a folder: how a disk finds room for files that were just deleted is not the question.
-    with tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:  # noqa: S108 - made by tempfile
+    # In memory where possible: how a disk finds room where files were just deleted is not the question.
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
         arguments |= {key: folder for key in ("output_dir", "save_dir") if arguments.get(key)}
         done = subprocess.run(
             [python, str(Path(__file__).parent / "clients" / f"{name}.py"), json.dumps(arguments)],

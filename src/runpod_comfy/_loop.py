@@ -177,9 +177,11 @@ class _Shared(Generic[T]):
     async def close(self) -> None:
         """Close it; a failure is noted, since whoever closes has nothing else to do with it."""
         with suppress(asyncio.CancelledError, Exception):
-            resource = await asyncio.wait_for(self.making, CLEANUP_S)
+            async with asyncio.timeout(CLEANUP_S):
+                resource = await self.making
             try:
-                await asyncio.wait_for(self._close(resource), CLEANUP_S)
+                async with asyncio.timeout(CLEANUP_S):
+                    await self._close(resource)
             except Exception:
                 logger.debug("a shared resource did not close", exc_info=True)
 
@@ -288,7 +290,8 @@ async def _follow(running: _Running[T]) -> T:
 async def _cleaned_up(running: _Running[Any]) -> None:
     """Wait for the end of work that was given up; it ends as cancelled, or with an error that nobody asked for."""
     with suppress(asyncio.CancelledError, Exception):
-        await asyncio.wait_for(asyncio.shield(_wrap(running)), CLEANUP_S)
+        async with asyncio.timeout(CLEANUP_S):
+            await asyncio.shield(_wrap(running))
 
 
 def _wrap(running: _Running[T]) -> asyncio.Future[T]:

@@ -1,10 +1,10 @@
-"""Where settings come from: arguments, then the environment, then RunPod's own file; read here and nowhere else.
+"""Where settings come from: arguments, then the environment, then the user's profile; read here and nowhere else.
 
 | setting | argument | environment | file |
 | --- | --- | --- | --- |
-| API key | ``api_key=``, then ``runpod.api_key`` | ``RUNPOD_API_KEY`` | ``~/.runpod/config.toml`` |
-| endpoint | ``endpoint=`` | ``RUNPOD_ENDPOINT_ID`` | |
-| base URL | ``base_url=`` | ``RUNPOD_ENDPOINT_BASE_URL`` | |
+| API key | ``api_key=``, ``runpod.api_key`` | ``RUNPOD_API_KEY`` | profile, then RunPod's ``~/.runpod/config.toml`` |
+| endpoint | ``endpoint=`` | ``RUNPOD_ENDPOINT_ID`` | profile (see ``profiles``) |
+| base URL | ``base_url=`` | ``RUNPOD_ENDPOINT_BASE_URL`` | profile |
 | ComfyUI | ``url=`` | ``COMFYUI_URL`` | |
 
 Nothing is read at import. The ``runpod`` package is never imported (it takes 1.5 s); where the caller has imported it,
@@ -22,9 +22,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from runpod_comfy.errors import ConfigurationError
+from runpod_comfy.profiles import read_key, read_profile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from runpod_comfy.profiles import Profile
 
 __all__ = ["DEFAULT_BASE_URL", "DEFAULT_COMFYUI_URL", "EndpointSettings", "WorkerSettings", "comfyui_url"]
 
@@ -32,7 +35,8 @@ DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
 DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
 
 _NO_KEY = (
-    "No RunPod API key. Pass api_key=…, set runpod.api_key, or set the environment variable RUNPOD_API_KEY. "
+    "No RunPod API key. Pass api_key=…, set runpod.api_key or the environment variable RUNPOD_API_KEY, or store it "
+    "with `runpod-comfy init`. "
     "Keys are made at https://console.runpod.io/user/settings."
 )
 _NO_ENDPOINT = (
@@ -76,11 +80,13 @@ class EndpointSettings:
             ConfigurationError: There is no key or no endpoint, or one of the three cannot be right.
         """
         env = os.environ if environ is None else environ
+        profile = read_profile(environ=env)
         return cls(
-            endpoint_id=_endpoint_id(endpoint, env),
-            api_key=_api_key(api_key, env),
+            endpoint_id=_endpoint_id(endpoint, env, profile),
+            api_key=_api_key(api_key, env, profile),
             base_url=_http_url(
-                base_url or env.get("RUNPOD_ENDPOINT_BASE_URL") or DEFAULT_BASE_URL, "RUNPOD_ENDPOINT_BASE_URL"
+                base_url or env.get("RUNPOD_ENDPOINT_BASE_URL") or profile.base_url or DEFAULT_BASE_URL,
+                "RUNPOD_ENDPOINT_BASE_URL",
             ),
         )
 
@@ -121,8 +127,8 @@ def comfyui_url(url: str | None = None, *, environ: Mapping[str, str] | None = N
     return _http_url(url or env.get("COMFYUI_URL") or DEFAULT_COMFYUI_URL, "COMFYUI_URL")
 
 
-def _endpoint_id(endpoint: object, env: Mapping[str, str]) -> str:
-    found = getattr(endpoint, "endpoint_id", endpoint) or env.get("RUNPOD_ENDPOINT_ID")
+def _endpoint_id(endpoint: object, env: Mapping[str, str], profile: Profile) -> str:
+    found = getattr(endpoint, "endpoint_id", endpoint) or env.get("RUNPOD_ENDPOINT_ID") or profile.endpoint
     if not found:
         raise ConfigurationError(_NO_ENDPOINT)
     if not isinstance(found, str):
@@ -135,13 +141,14 @@ def _endpoint_id(endpoint: object, env: Mapping[str, str]) -> str:
     return endpoint_id
 
 
-def _api_key(api_key: str | None, env: Mapping[str, str]) -> str:
+def _api_key(api_key: str | None, env: Mapping[str, str], profile: Profile) -> str:
     in_file = _key_from_runpod_file(env)
     in_module = getattr(sys.modules.get("runpod"), "api_key", None)
     # `import runpod` copies the file's key into runpod.api_key, where it would outrank the environment.
     if in_module == in_file:
         in_module = None
-    key = (api_key or in_module or env.get("RUNPOD_API_KEY") or in_file or "").strip()
+    key = api_key or in_module or env.get("RUNPOD_API_KEY") or read_key(profile.name, env) or in_file or ""
+    key = key.strip()
     if not key:
         raise ConfigurationError(_NO_KEY)
     if not key.isascii() or not key.isprintable() or " " in key:

@@ -192,7 +192,8 @@ async def test_job_cancelled_while_a_piece_is_sent_leaves_no_prompt_behind(comfy
         await asyncio.Event().wait()
 
     task = asyncio.create_task(drive())
-    await asyncio.wait_for(sending.wait(), 20)
+    async with asyncio.timeout(20):
+        await sending.wait()
     assert await when(comfyui_url, lambda running, waiting: running and len(waiting) == 2)
     task.cancel()
     assert await when(comfyui_url, is_empty)

@@ -14,7 +14,8 @@ async def test_worker_waits_for_a_comfyui_that_is_still_starting(unused_tcp_port
     assert not waiting.done()
     assert "waiting for ComfyUI" in caplog.text
     async with ComfyUIStandIn(port=unused_tcp_port):
-        assert await asyncio.wait_for(waiting, 20) == "0.3.64"
+        async with asyncio.timeout(20):
+            assert await waiting == "0.3.64"
 
 
 async def test_worker_does_not_take_another_server_for_comfyui(caplog):

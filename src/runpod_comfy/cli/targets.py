@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from runpod_comfy.cli.failures import MissingKey
 from runpod_comfy.errors import ConfigurationError
+from runpod_comfy.profiles import read_profile
 
 if TYPE_CHECKING:
     from runpod_comfy.executors.base import WorkflowExecutor
@@ -27,7 +28,7 @@ class Target:
         kind: What it is.
         name: The endpoint's id or the server's address; None for the local stand-in.
         base_url: Another address of RunPod's API.
-        variable: The environment variable that named it, or None.
+        variable: The environment variable or the profile that named it, or None.
         asked_for: Whether anything named it; else it is what is left.
     """
 
@@ -68,10 +69,21 @@ def choose_target(
     if len(found) > 1:
         names = " and ".join(map(str, found))
         raise click.UsageError(f"{names} are both named. Give one of --endpoint ID, --comfyui URL and --local.", ctx)
-    chosen = found[0] if found else Target(kind="local", asked_for=False)
+    chosen = found[0] if found else _from_profile(base_url)
     if base_url and chosen.kind != "runpod":
         raise click.UsageError("--base-url is an address of RunPod's API: name an endpoint with --endpoint ID.", ctx)
     return chosen
+
+
+def _from_profile(base_url: str | None) -> Target:
+    profile = read_profile()
+    named_by = f"profile {profile.name}"
+    if profile.endpoint:
+        base_url = base_url or profile.base_url
+        return Target(kind="runpod", name=profile.endpoint, base_url=base_url, variable=named_by)
+    if profile.comfyui:
+        return Target(kind="comfyui", name=profile.comfyui, variable=named_by)
+    return Target(kind="local", asked_for=False)
 
 
 def make_executor(target: Target, *, batch_size: int) -> WorkflowExecutor:

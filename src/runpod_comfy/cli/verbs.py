@@ -13,6 +13,7 @@ import click
 from runpod_comfy._version import __version__
 from runpod_comfy.cli.failures import Interrupted, describe
 from runpod_comfy.cli.output import Output, tidy_streams
+from runpod_comfy.errors import RunpodComfyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,7 @@ _VERBS = {
     "example": _Listed(
         "runpod_comfy.cli.example", "Write a portrait template and two photos here, to try things with."
     ),
+    "init": _Listed("runpod_comfy.cli.init", "Store your RunPod key and endpoint, or your ComfyUI's address."),
     "emulator": _Listed("runpod_comfy.cli.emulator", "Run RunPod Serverless and a stand-in ComfyUI on this machine."),
 }
 
@@ -44,7 +46,7 @@ Run ComfyUI workflows on RunPod, on your own ComfyUI, or on nothing at all.
 
   runpod-comfy example                                    a template and two photos, here
   runpod-comfy run portrait/workflow.json.jinja portrait  labelled stand-in pictures: no account, no GPU
-  runpod-comfy run … --endpoint <RUNPOD_ENDPOINT_ID>      the same on RunPod (key in RUNPOD_API_KEY)
+  runpod-comfy init                                       your RunPod key and endpoint, asked once
 
 runpod-comfy --help lists all commands, runpod-comfy run --help all options."""
 
@@ -123,7 +125,7 @@ def run_command(args: Sequence[str] | None = None) -> int:
     output = Output(as_json="--json" in words, command=next((word for word in words if word in _VERBS), None))
     try:
         result: Any = _command.main(args, prog_name=COMMAND_NAME, standalone_mode=False)
-    except (KeyboardInterrupt, click.Abort, click.ClickException) as exc:
+    except (KeyboardInterrupt, click.Abort, click.ClickException, RunpodComfyError) as exc:
         return output.fail(describe(_interrupt_in(exc) or exc))
     return result if isinstance(result, int) else 0
 

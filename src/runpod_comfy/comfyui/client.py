@@ -364,6 +364,8 @@ def _prompt_ids(items: object) -> list[str]:
 def _reason(exc: BaseException) -> str:
     if isinstance(exc, TimeoutError):
         return "time-out"
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return exc.os_error.strerror or str(exc.os_error)
     if isinstance(exc, aiohttp.WSServerHandshakeError):
         return f"it answered {exc.status}"
     return str(exc) or type(exc).__name__

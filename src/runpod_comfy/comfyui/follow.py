@@ -128,7 +128,8 @@ class PromptFollower:
                 self._quiet_since = self._now()
                 return True
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await self._wake.wait()
         self._wake.clear()
         return False
 

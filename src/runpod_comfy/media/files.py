@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -62,13 +63,18 @@ def safe_output_path(folder: Path, name: str, subfolder: str | None) -> Path:
     path = folder / relative
     if "/" not in relative:
         return path  # straight in the folder, and `write_new` follows no link that has the name already
-    try:
-        is_inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a loop of symlinks
-        is_inside = False
-    if not is_inside:
+    if not _is_inside(path, folder):
         raise InputError(f"{path} is or goes through a symlink that leads out of {folder}. Choose another folder.")
     return path
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.resolve(strict=True)  # only this refuses a loop of symlinks on every Python
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        return False
 
 
 def write_new(path: Path, data: bytes, *, synced: bool = True) -> Path:

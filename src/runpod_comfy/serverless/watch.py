@@ -8,7 +8,6 @@ begun. Where an endpoint does not hold the long poll, or has no room for one mor
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -166,8 +165,7 @@ class _Watch(Generic[_T]):
         self.near.set()
         self.habits.polling += 1
         try:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.nudged.wait(), self.habits.status_pause_s(self._polling_pause_s))
+            await _first_of(self.nudged, timeout_s=self.habits.status_pause_s(self._polling_pause_s))
         finally:
             self.habits.polling -= 1
         status = await self.api.status(self.job_id)
@@ -240,8 +238,7 @@ class _Watch(Generic[_T]):
         backoff = Backoff()
         interval_s = _FIRST_READ_S
         while self._has_stream and not self.whole():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), self.habits.stream_pause_s(interval_s))
+            await _first_of(self.ended, timeout_s=self.habits.stream_pause_s(interval_s))
             ended = self.ended.is_set()
             asked_s = self.clock()
             try:
@@ -281,8 +278,7 @@ class _Watch(Generic[_T]):
 
     async def _lacks_stream(self) -> bool:
         """Whether the endpoint has no stream: it says 404 to one of a job that it knows, and that is not new."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.ended.wait(), 1.0)
+        await _first_of(self.ended, timeout_s=1.0)
         if not self.state or (self.clock() - self.started_s < _UNKNOWN_JOB_GRACE_S and not self.ended.is_set()):
             return False
         self.habits.lacks_stream(self.api.endpoint_id, self.clock())
@@ -299,6 +295,8 @@ class _Watch(Generic[_T]):
 
 async def _first_of(*events: asyncio.Event, timeout_s: float) -> None:
     """Wait until one of the events is set, or the time is over."""
+    if any(event.is_set() for event in events):
+        return
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

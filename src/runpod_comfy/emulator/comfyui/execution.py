@@ -150,7 +150,9 @@ class Engine:
                     await self._node(prompt, node_id, signatures[node_id], values)
                 else:
                     values[node_id], shown = self._cache[signatures[node_id]]
-                    prompt.show(node_id, shown)
+                    if shown is not None:
+                        prompt.show(node_id, shown)
+                        prompt.progress_state(node_id, 1, 1, "finished")
                 done.append(node_id)
         except _Interrupted as exc:
             about = {"node_id": exc.node_id, "node_type": item.graph[exc.node_id]["class_type"], "executed": done}
@@ -295,20 +297,37 @@ class _Prompt:
 
 
 def _execution_order(graph: dict[str, Any], outputs: list[str]) -> list[str]:
-    """Return the nodes that the outputs need, each after what feeds it."""
-    order: dict[str, None] = {}
+    """Return the nodes that the outputs need, each after what feeds it; of those that could run, outputs go first."""
+    waits_for = {node_id: _sources(graph[node_id]) & graph.keys() for node_id in _needed(graph, outputs)}
+    feeds_output = {source for node_id in outputs for source in waits_for[node_id]}
+    order: list[str] = []
+    while waits_for:
+        ready = [node_id for node_id, sources in waits_for.items() if not sources]
+        # `min` takes the first of equals.
+        chosen = min(ready, key=lambda node_id: (node_id not in outputs, node_id not in feeds_output))
+        del waits_for[chosen]
+        for sources in waits_for.values():
+            sources.discard(chosen)
+        order.append(chosen)
+    return order
+
+
+def _needed(graph: dict[str, Any], outputs: list[str]) -> list[str]:
+    """Return the outputs and all that feeds them, what feeds first."""
+    found: dict[str, None] = {}
     stack = [(node_id, False) for node_id in reversed(outputs)]
     while stack:
         node_id, fed = stack.pop()
-        if node_id in order:
-            continue
         if fed:
-            order[node_id] = None
-            continue
-        stack.append((node_id, True))
-        sources = [value[0] for value in graph[node_id]["inputs"].values() if _is_link(value)]
-        stack += [(source, False) for source in reversed(sources)]
-    return list(order)
+            found[node_id] = None
+        elif node_id not in found:
+            stack.append((node_id, True))
+            stack += [(source, False) for source in _sources(graph[node_id])]
+    return list(found)
+
+
+def _sources(node: dict[str, Any]) -> set[str]:
+    return {value[0] for value in node["inputs"].values() if _is_link(value)}
 
 
 def _error_report(item: QueueItem, failed: _Failed, done: list[str]) -> dict[str, Any]:

@@ -88,6 +88,8 @@ class ComfyUIStandIn:
         """Stop working and listening; a second call does nothing."""
         for task in self._tasks:
             task.cancel()
+        # A node computes in a thread, which no cancellation reaches; the loop would wait for it at its end.
+        self._engine.interrupt(None)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         await self.close_sockets()

@@ -1,0 +1,66 @@
+"""What holds for all verbs."""
+
+import re
+import shlex
+
+import pytest
+
+from runpod_comfy import __version__
+from runpod_comfy.cli.verbs import _VERBS
+
+
+def test_without_a_verb_the_next_commands_are_shown(cli):
+    done = cli()
+    assert done.code == 0
+    assert done.out.count("runpod-comfy ") >= 3
+
+
+@pytest.mark.parametrize("verb", _VERBS)
+def test_every_verb_has_help_with_two_examples_that_can_be_parsed(verb, cli):
+    done = cli(verb, "--help")
+    assert done.code == 0
+    examples = [line.strip() for line in done.lines if line.strip().startswith(f"runpod-comfy {verb}")]
+    assert len(examples) >= 2
+    for example in examples:
+        options = {word.partition("=")[0] for word in shlex.split(example) if re.match(r"--?[a-z]", word)}
+        assert all(re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", done.out) for option in options), example
+
+
+def test_the_list_of_verbs_imports_none_of_them(cli):
+    done = cli("--help")
+    assert all(verb in done.out for verb in _VERBS)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("rum", "run"), ("exmple", "example")])
+def test_a_misspelt_verb_gets_the_nearest(typed, meant, cli):
+    done = cli(typed)
+    assert done.code == 2
+    assert f"Did you mean {meant!r}" in done.err
+
+
+def test_the_version_is_the_packages(cli):
+
+    assert __version__ in cli("--version").out
+
+
+def test_the_example_is_written_once_and_left_alone_afterwards(cli):
+    first = cli("example", "here")
+    assert {line.rpartition("/")[2] for line in first.lines} >= {"workflow.json.jinja", "astronaut.jpg", "chelsea.jpg"}
+    template = first.folder / "here" / "portrait" / "workflow.json.jinja"
+    template.write_text("mine")
+    again = cli("example", "here")
+    assert template.read_text() == "mine"
+    assert "is left as it is" in again.err
+
+
+def test_the_emulator_serves_any_client_until_it_is_interrupted(shell):
+    process = shell("exec runpod-comfy emulator --port 0")
+    exports = dict(process.stdout.readline().strip().removeprefix("export ").split("=", 1) for _ in range(3))
+    client = shell("runpod-comfy run portrait/workflow.json.jinja portrait/chelsea.jpg -n 2", env=exports)
+    out, err = client.communicate(timeout=60)
+    assert client.returncode == 0, err
+    assert len(out.splitlines()) == 2
+    process.terminate()
+    _, log = process.communicate(timeout=20)
+    assert "COMPLETED" in log
+    assert "Traceback" not in log
