@@ -12,9 +12,9 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from runpod_comfy.media import safe_output_path, write_new
+from runpod_comfy.media.files import safe_output_path, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +55,8 @@ class OutputFile:
         kind: The key under which ComfyUI reported it: ``images``, ``gifs``, ``audio``, ``3d``, …
         media_type: For example ``image/png``.
         origin: Batch, seed and node.
+        path: Where it was saved as it arrived (``output_dir=``); its bytes are then not in memory, and ``data`` reads
+            them from there each time. None where they are in memory.
     """
 
     name: str
@@ -63,6 +65,22 @@ class OutputFile:
     kind: str = "images"
     media_type: str = "application/octet-stream"
     origin: Origin = _NOWHERE
+    path: Path | None = None
+
+    def kept_at(self, path: Path) -> Self:
+        """Return this output without its bytes, which are in that file."""
+        kept = object.__new__(type(self))
+        known = {**vars(self), "path": path, "size_bytes": self.size_bytes, "sha256": self.sha256}
+        del known["data"]
+        vars(kept).update(known)
+        return kept
+
+    def __getattr__(self, name: str) -> Any:
+        # Asked only for what is not there; `data` is missing where a file holds it.
+        path = vars(self).get("path")
+        if name != "data" or path is None:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
+        return path.read_bytes()
 
     @property
     def seed(self) -> int | None:
@@ -79,7 +97,7 @@ class OutputFile:
         """The id of the ComfyUI node that reported the output, or None where the worker does not say."""
         return self.origin.node_id
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
         """How many bytes ``data`` has."""
         return len(self.data)

@@ -17,7 +17,7 @@ from runpod_comfy.workflow.seeds import draw_seeds, find_seed_inputs
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runpod_comfy.media import InputImage
+    from runpod_comfy.media.inputs import InputImage
     from runpod_comfy.workflow.template import WorkflowTemplate
 
 __all__ = ["DEFAULT_COMFYUI_DIR", "MAX_BATCH_COUNT", "Submission", "batches_needed", "build_submission"]

@@ -2,7 +2,7 @@ import pytest
 
 from runpod_comfy.comfyui.inputs import input_dir_of, prepare_inputs, with_other_prefixes
 from runpod_comfy.errors import TransportError
-from runpod_comfy.media import InputImage
+from runpod_comfy.media.inputs import InputImage
 from runpod_comfy.submission import Submission
 
 

@@ -10,7 +10,7 @@ from runpod_comfy.comfyui.follow import FollowPace
 from runpod_comfy.comfyui.runner import run_batches
 from runpod_comfy.errors import JobCancelled, JobFailed, RunpodComfyError, TransportError
 from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
-from runpod_comfy.media import InputImage
+from runpod_comfy.media.inputs import InputImage
 from runpod_comfy.results import OutputFile, OutputText, WorkflowOutputImage
 from runpod_comfy.submission import Submission
 

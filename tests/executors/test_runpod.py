@@ -496,11 +496,28 @@ def test_bad_arguments_are_refused_before_anything_is_sent(make_endpoint, argume
 
 def test_a_body_over_runpods_limit_is_refused_with_sizes_and_remedies(make_endpoint):
     endpoint = make_endpoint()
-    photo = Image.frombytes("RGB", (2000, 2000), os.urandom(12_000_000))
-    with pytest.raises(PayloadTooLarge, match=r"10 MiB.*00\.png.*input_max_pixels") as caught:
+    photo = Image.frombytes("RGB", (2400, 2400), os.urandom(17_280_000))
+    with pytest.raises(PayloadTooLarge, match=r"20 MB.*00\.png 17\.\d MB.*input_max_pixels") as caught:
         endpoint.executor().submit_workflow(TEMPLATE, [photo])
-    assert caught.value.size_bytes > caught.value.limit_bytes == 10 * 2**20
+    assert caught.value.size_bytes > caught.value.limit_bytes == 20_000_000
     assert endpoint.jobs() == []
+
+
+def test_a_body_over_the_limit_of_run_goes_to_runsync_and_its_result_is_collected_before_it_is_gone(
+    make_endpoint, lines
+):
+    sizes = []
+
+    async def look(job):
+        sizes.extend(len(image["image"]) for image in job["input"]["images"])
+        await asyncio.sleep(1.5)  # longer than /runsync waits
+
+    endpoint = make_endpoint(lines(picture(0), hold=look), sync_retention_s=2)
+    photo = png("red", (2, 2)) + bytes(9_000_000)
+    result = endpoint.executor().submit_workflow(TEMPLATE, [photo])
+    assert len(result) == 1
+    assert result.job_id.startswith("sync-")
+    assert sizes[0] > 10 * 2**20
 
 
 def test_an_unknown_endpoint_and_a_wrong_key_are_named(make_endpoint):

@@ -16,7 +16,7 @@ from runpod_comfy.emulator.inprocess import InProcessWorker
 from runpod_comfy.emulator.jobs import EndpointConfig
 from runpod_comfy.emulator.platform import Platform
 from runpod_comfy.events import BatchFinished, OutputReady, Progress
-from runpod_comfy.media import InputImage
+from runpod_comfy.media.inputs import InputImage
 from runpod_comfy.submission import Submission
 from runpod_comfy.worker.handler import make_handler
 

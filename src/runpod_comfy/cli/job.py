@@ -16,7 +16,7 @@ from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME
 from runpod_comfy.errors import ConfigurationError, RunpodComfyError
 from runpod_comfy.events import Finished, OutputReady, Queued, Warned
-from runpod_comfy.media import safe_output_path, write_new
+from runpod_comfy.media.files import safe_output_path, write_new
 from runpod_comfy.results import OutputFile, OutputText, Timings, WorkflowOutputImage
 from runpod_comfy.submission import batches_needed
 from runpod_comfy.workflow.template import WorkflowTemplate

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runpod_comfy.comfyui.client import ComfyUIClient
-    from runpod_comfy.media import InputImage
+    from runpod_comfy.media.inputs import InputImage
     from runpod_comfy.submission import Submission
 
 __all__ = ["RELATIVE_INPUT_DIR", "input_dir_of", "prepare_inputs", "with_other_prefixes"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from runpod_comfy.media import media_type_of
+from runpod_comfy.media.formats import media_type_of
 from runpod_comfy.results import OutputFile, WorkflowOutputImage
 
 if TYPE_CHECKING:

@@ -54,13 +54,13 @@ class LineJoiner:
 
     def feed(self, piece: str) -> Iterator[str]:
         """Yield each line that this piece ends. Lines over the limit are dropped and counted in ``overlong``."""
-        head, newline, rest = piece.partition("\n")
-        while newline:
-            self._keep(head)
+        start = 0
+        while (end := piece.find("\n", start)) >= 0:
+            self._keep(piece[start:end])
             yield from self._end()
-            head, newline, rest = rest.partition("\n")
-        if head:
-            self._keep(head)
+            start = end + 1
+        if start < len(piece):
+            self._keep(piece[start:])
 
     def _keep(self, piece: str) -> None:
         self._chars += len(piece)

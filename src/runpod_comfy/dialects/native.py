@@ -19,15 +19,18 @@ import hashlib
 import json
 import re
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from runpod_comfy.dialects.lifting import Lifted, lift
 from runpod_comfy.dialects.lines import LineJoiner, cut_line
 from runpod_comfy.errors import ProtocolError
 from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
-from runpod_comfy.media import from_base64, media_type_of, to_base64
+from runpod_comfy.media.formats import media_type_of
+from runpod_comfy.media.wire import to_base64
 from runpod_comfy.results import Origin, OutputFile, OutputText, WorkflowOutputImage
 
 if TYPE_CHECKING:
@@ -86,13 +89,13 @@ def _json(line: dict[str, Any]) -> str:
     return json.dumps(line, ensure_ascii=True, separators=(",", ":"))
 
 
-_HEAD = re.compile(r'\{"seq":(\d{1,9}),"crc32":(\d{1,10}),')
+_HEAD = re.compile(rb'\{"seq":(\d{1,9}),"crc32":(\d{1,10}),')
 
 
-def _is_spliced(text: str) -> bool:
+def _is_spliced(line: bytes) -> bool:
     """Whether a line that begins like one of ours is not what was sent."""
-    head = _HEAD.match(text)
-    return head is not None and zlib.crc32(text[head.end() :].encode("utf-8", "replace")) != int(head[2])
+    head = _HEAD.match(line)
+    return head is not None and zlib.crc32(memoryview(line)[head.end() :]) != int(head[2])
 
 
 def _encode_output(output: Output) -> dict[str, Any]:
@@ -212,10 +215,12 @@ class NativeReader:
 
     def _line(self, text: str) -> Iterator[Event]:
         # Pieces of a line may be lost, and what is left may still be JSON. The next newline starts afresh.
-        try:
-            line = None if _is_spliced(text) else orjson.loads(text)
-        except orjson.JSONDecodeError:
-            line = None
+        line, lifted = None, Lifted()
+        with suppress(ValueError):
+            encoded = text.encode()
+            if not _is_spliced(encoded):
+                short, lifted = lift(encoded)
+                line = orjson.loads(short)
         if line is None:
             self._spoilt += 1
             return
@@ -231,7 +236,7 @@ class NativeReader:
         if seq is not None and (seq < 0 or seq in self._seen):
             return
         lost_before = len(self.lost)
-        yield from self._outputs(line, ours=self.numbered or seq is not None)
+        yield from self._outputs(line, lifted, ours=self.numbered or seq is not None)
         if seq is not None and len(self.lost) == lost_before:
             self._seen.add(seq)
         yield from _notes(line)
@@ -246,7 +251,7 @@ class NativeReader:
                 gpu_s=_number(about.get("gpu_s")),
             )
 
-    def _outputs(self, line: dict[str, Any], *, ours: bool) -> Iterator[OutputReady]:
+    def _outputs(self, line: dict[str, Any], lifted: Lifted, *, ours: bool) -> Iterator[OutputReady]:
         origin = Origin(
             batch=_int(line.get("batch")),
             seed=_int(line.get("seed")),
@@ -255,7 +260,7 @@ class NativeReader:
         )
         for key, data_key in (("images", "image"), ("files", "data")):
             for item in _items(line, key):
-                output = self._file(item, data_key, origin, ours=ours)
+                output = self._file(item, data_key, lifted, origin, ours=ours)
                 if output is not None:
                     self.outputs += 1
                     yield OutputReady(output=output)
@@ -266,13 +271,13 @@ class NativeReader:
                 self.outputs += 1
                 yield OutputReady(output=OutputText(text=text, origin=origin))
 
-    def _file(self, item: dict[str, Any], data_key: str, origin: Origin, *, ours: bool) -> OutputFile | None:
+    def _file(
+        self, item: dict[str, Any], data_key: str, lifted: Lifted, origin: Origin, *, ours: bool
+    ) -> OutputFile | None:
         name = _text(item.get("name"))
-        encoded = _text(item.get(data_key))
-        try:
-            data = from_base64(encoded, allow_data_uri=True) if encoded else b""
-        except ValueError:
-            data = b""
+        data = b""
+        with suppress(ValueError):
+            data = lifted.decode(item.get(data_key))
         if name is None or not data:
             self.lost.append(f"{name or 'an output'} arrived damaged")
             return None
@@ -280,7 +285,7 @@ class NativeReader:
             return None
         media_type = _text(item.get("media_type")) or media_type_of(data) or "application/octet-stream"
         make = WorkflowOutputImage if data_key == "image" else OutputFile
-        return make(
+        output = make(
             name=name,
             data=data,
             subfolder=_text(item.get("subfolder")) or None,
@@ -288,6 +293,9 @@ class NativeReader:
             media_type=media_type,
             origin=origin,
         )
+        if isinstance(item.get("sha256"), str):
+            vars(output)["sha256"] = item["sha256"]  # computed a moment ago, and not again
+        return output
 
     def _is_whole(self, item: dict[str, Any], data: bytes, name: str, *, ours: bool) -> bool:
         expected = item.get("sha256")

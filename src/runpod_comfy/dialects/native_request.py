@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from runpod_comfy.errors import InputError
-from runpod_comfy.media import InputImage, check_relative_name, from_base64, media_type_of, to_base64
+from runpod_comfy.media.files import check_relative_name
+from runpod_comfy.media.formats import media_type_of
+from runpod_comfy.media.inputs import InputImage
+from runpod_comfy.media.wire import from_base64, to_base64
 from runpod_comfy.submission import MAX_BATCH_COUNT, Submission
 from runpod_comfy.workflow.graph import check_graph
 

@@ -10,15 +10,17 @@ import asyncio
 import time
 import uuid
 from abc import ABC, abstractmethod
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from runpod_comfy import _loop
 from runpod_comfy.errors import ConfigurationError, JobError, RunpodComfyError, WaitTimeout
-from runpod_comfy.events import Finished, OutputReady, Warned
+from runpod_comfy.events import Finished, OutputReady, Queued, Warned
 from runpod_comfy.executors.collect import Collector
 from runpod_comfy.executors.request import request_method, workflow_request
-from runpod_comfy.media import encode_images
+from runpod_comfy.executors.shelf import Shelf
+from runpod_comfy.executors.slots import Slots, bodies, estimated_body_bytes
+from runpod_comfy.media.inputs import encode_images
 from runpod_comfy.results import Timings, WorkflowOutputImage
 from runpod_comfy.submission import batches_needed, build_submission
 
@@ -46,11 +48,17 @@ class WorkflowExecutor(ABC):
 
     Args:
         batch_size: How many images a batch has where a call does not say.
+        max_concurrent_jobs: How many jobs are under way at once; further calls wait, and hold no image meanwhile.
+            None sets no bound.
+
+    Raises:
+        ConfigurationError: One of them is not a whole number of at least 1.
     """
 
-    def __init__(self, *, batch_size: int = 1) -> None:
+    def __init__(self, *, batch_size: int = 1, max_concurrent_jobs: int | None = None) -> None:
         batches_needed(1, batch_size)
         self.batch_size = batch_size
+        self._slots = Slots(max_concurrent_jobs)
 
     @request_method(workflow_request)
     def submit_workflow(self, request: WorkflowRequest) -> WorkflowResult:
@@ -108,10 +116,13 @@ class WorkflowExecutor(ABC):
     # -- for subclasses; on the background loop --------------------------------------------------------------------
 
     @abstractmethod
-    def _run(self, submission: Submission, request: WorkflowRequest) -> AsyncGenerator[Event | Timings]:
+    def _run(
+        self, submission: Submission, request: WorkflowRequest, shelf: Shelf | None
+    ) -> AsyncGenerator[Event | Timings]:
         """Carry a submission out and yield what happens, any ``Timings`` among it.
 
-        Closing the generator early, or cancelling the task that runs it, ends the remote work before it returns.
+        ``Queued`` comes when it was accepted: from then on its images must not be held. Files go onto the shelf as
+        they arrive. Closing the generator early, or cancelling its task, ends the remote work before it returns.
         """
 
     async def _close(self) -> None:  # noqa: B027 - most subclasses hold nothing
@@ -135,14 +146,10 @@ class WorkflowExecutor(ABC):
     async def _events(self, request: WorkflowRequest) -> AsyncGenerator[Event]:
         """Yield all events of a submission; every error leaves with what had arrived."""
         started_s = time.monotonic()
-        submission = await self._prepare(request)
-        collector = Collector(submission_id=submission.submission_id)
-        for message in submission.warnings:
-            warning = Warned(message=message)
-            collector.add(warning)
-            yield warning
+        shelf = None if request.output_dir is None else Shelf.open(request.output_dir)
+        collector = Collector()
         try:
-            async with aclosing(self._run(submission, request)) as run:
+            async with aclosing(self._carried_out(request, shelf, collector)) as run:
                 async for event in _until(run, request.timeout_s or DEFAULT_TIMEOUT_S):
                     collector.add(event)
                     if not isinstance(event, Timings):
@@ -153,6 +160,24 @@ class WorkflowExecutor(ABC):
             error = _with_partial(exc, collector)
             raise error from (exc if error is not exc else exc.__cause__)
         yield Finished(result=collector.result(total_s=time.monotonic() - started_s))
+
+    async def _carried_out(
+        self, request: WorkflowRequest, shelf: Shelf | None, collector: Collector
+    ) -> AsyncGenerator[Event | Timings]:
+        """Wait for a slot, prepare the submission and run it; its images are in memory only until it was accepted."""
+        async with self._slots.taken(), AsyncExitStack() as before_acceptance:
+            await before_acceptance.enter_async_context(bodies().lend(estimated_body_bytes(request.input_images)))
+            submission = await self._prepare(request)
+            collector.submission_id = submission.submission_id
+            for message in submission.warnings:
+                yield Warned(message=message)
+            run = self._run(submission, request, shelf)
+            del submission
+            async with aclosing(run):
+                async for event in run:
+                    if isinstance(event, Queued):
+                        await before_acceptance.aclose()
+                    yield event
 
     async def _result(self, request: WorkflowRequest) -> WorkflowResult:
         async with aclosing(self._events(request)) as events:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.events import Event
     from runpod_comfy.executors.request import WorkflowRequest
+    from runpod_comfy.executors.shelf import Shelf
     from runpod_comfy.results import Timings
     from runpod_comfy.submission import Submission
 
@@ -47,11 +49,17 @@ class ComfyServerWorkflowExecutor(WorkflowExecutor):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r}, batch_size={self.batch_size})"
 
-    async def _run(self, submission: Submission, request: WorkflowRequest) -> AsyncGenerator[Event | Timings]:
+    async def _run(
+        self, submission: Submission, request: WorkflowRequest, shelf: Shelf | None
+    ) -> AsyncGenerator[Event | Timings]:
         del request
         client = ComfyUIClient(self.url, session=await http_session(), headers=self._headers)
         yield Queued(job_id=submission.submission_id)
         yield Started()
         async with aclosing(run_batches(client, submission)) as events:
             async for event in events:
-                yield event
+                if shelf is None:
+                    yield event
+                    continue
+                for kept in await asyncio.to_thread(shelf.put_all, (event,)):
+                    yield kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.dialects.native import NativeReader
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
     from runpod_comfy.events import Event
+    from runpod_comfy.executors.shelf import Shelf
     from runpod_comfy.serverless.connect import EndpointLink
     from runpod_comfy.serverless.watch import Update
 
@@ -25,8 +27,13 @@ __all__ = ["follow_job"]
 _FINAL_STATUS_GRACE_S = 0.5
 
 
-async def follow_job(link: EndpointLink, job_id: str) -> AsyncGenerator[Event | Timings]:
+async def follow_job(link: EndpointLink, job_id: str, *, shelf: Shelf | None = None) -> AsyncGenerator[Event | Timings]:
     """Yield what a job does until it has ended and everything is here.
+
+    Args:
+        link: The endpoint.
+        job_id: The job.
+        shelf: Where files go as they arrive, or None to keep them in memory.
 
     Raises:
         JobError: It ended otherwise (see ``outcome.judge``); the partial result is for the caller to add.
@@ -34,7 +41,7 @@ async def follow_job(link: EndpointLink, job_id: str) -> AsyncGenerator[Event | 
     reader = NativeReader()
     status: JobStatus | None = None
     started = False
-    async with aclosing(_updates(link, job_id, reader)) as updates:
+    async with aclosing(_updates(link, job_id, reader, shelf)) as updates:
         async for update in updates:
             if not started and update.state not in {"IN_QUEUE", ""}:
                 started = True
@@ -42,10 +49,11 @@ async def follow_job(link: EndpointLink, job_id: str) -> AsyncGenerator[Event | 
             if isinstance(update, JobStatus):
                 status = update
             else:
-                for event in _read(reader, update.outputs):
-                    yield event
+                for read in update.taken:
+                    for event in read.told():
+                        yield event
     if status is not None:
-        for event in _fill_from_aggregate(reader, status.output):
+        for event in (await asyncio.to_thread(_read_again, reader, shelf, status)).told():
             yield event
         yield Timings(queue_s=status.delay_s, execution_s=status.execution_s, gpu_s=reader.gpu_s)
     error = judge(job_id, status, reader)
@@ -56,33 +64,73 @@ async def follow_job(link: EndpointLink, job_id: str) -> AsyncGenerator[Event | 
         yield Warned(message="The job ended well and made no output. Does the workflow have a node that saves?")
 
 
-async def _updates(link: EndpointLink, job_id: str, reader: NativeReader) -> AsyncGenerator[Update]:
-    """Yield RunPod's updates, until the end or, with the last line here, a moment for RunPod's figures."""
-    ended = False
-    async with aclosing(watch_job(link.api, job_id, habits=link.habits)) as updates:
-        while not (reader.complete and ended):
-            try:
-                async with asyncio.timeout(_FINAL_STATUS_GRACE_S if reader.complete else None):
-                    update = await anext(updates)
-            except (StopAsyncIteration, TimeoutError):
-                return
-            ended = ended or (isinstance(update, JobStatus) and update.final)
-            yield update
+@dataclass(slots=True)
+class _Read:
+    """What some outputs said, what kept the next one from being read, if anything did, and whether all is here now."""
+
+    events: list[Event] = field(default_factory=list)
+    error: Exception | None = None
+    complete: bool = False
+
+    def told(self) -> Iterator[Event]:
+        """Yield the events, then raise the error."""
+        yield from self.events
+        if self.error is not None:
+            raise self.error
 
 
-def _started(update: Update) -> Started:
-    if isinstance(update, JobStatus):
-        return Started(worker_id=update.worker_id, queue_s=update.delay_s)
-    return Started()
+def _read(reader: NativeReader, shelf: Shelf | None, outputs: list[Any]) -> _Read:
+    """Decode outputs and put away what they hold; for a thread, one call at a time for each job."""
+    read = _Read()
+    try:
+        for event in _events(reader, outputs):
+            read.events += shelf.put(event) if shelf is not None else (event,)
+    except Exception as exc:  # noqa: BLE001 - told after the events that came before it
+        read.error = exc
+    read.complete = reader.complete
+    return read
 
 
-def _read(reader: NativeReader, outputs: list[Any]) -> Iterator[Event]:
+def _read_again(reader: NativeReader, shelf: Shelf | None, status: JobStatus) -> _Read:
+    """Read from ``/status`` what ``/stream`` did not bring; a worker keeps it there only when told to."""
+    if reader.complete or not isinstance(status.output, list) or not (reader.numbered or not reader.lines):
+        return _Read()
+    reader.start_over()
+    return _read(reader, shelf, status.output)
+
+
+def _events(reader: NativeReader, outputs: list[Any]) -> Iterator[Event]:
     for piece in outputs:
         yield from reader.feed(piece)
 
 
-def _fill_from_aggregate(reader: NativeReader, output: Any) -> Iterator[Event]:
-    """Read again, from ``/status``, what ``/stream`` did not bring; a worker keeps it there only when told to."""
-    if isinstance(output, list) and not reader.complete and (reader.numbered or not reader.lines):
-        reader.start_over()
-        yield from _read(reader, output)
+async def _updates(
+    link: EndpointLink, job_id: str, reader: NativeReader, shelf: Shelf | None
+) -> AsyncGenerator[Update[_Read]]:
+    """Yield RunPod's updates, until the end or, with the last line here, a moment for RunPod's figures."""
+    ended = complete = False
+    watch = watch_job(
+        link.api,
+        job_id,
+        habits=link.habits,
+        take=lambda outputs: _read(reader, shelf, outputs),
+        whole=lambda: reader.complete,
+    )
+    async with aclosing(watch) as updates:
+        while not (complete and ended):
+            try:
+                async with asyncio.timeout(_FINAL_STATUS_GRACE_S if complete else None):
+                    update = await anext(updates)
+            except (StopAsyncIteration, TimeoutError):
+                return
+            if isinstance(update, JobStatus):
+                ended = ended or update.final
+            else:
+                complete = complete or any(read.complete for read in update.taken)
+            yield update
+
+
+def _started(update: Update[_Read]) -> Started:
+    if isinstance(update, JobStatus):
+        return Started(worker_id=update.worker_id, queue_s=update.delay_s)
+    return Started()

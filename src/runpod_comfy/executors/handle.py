@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
     from runpod_comfy.events import Event
+    from runpod_comfy.executors.shelf import Shelf
     from runpod_comfy.results import WorkflowResult
     from runpod_comfy.serverless.connect import EndpointLink
-    from runpod_comfy.submission import Submission
 
 __all__ = ["WorkflowHandle"]
 
@@ -44,13 +44,15 @@ class WorkflowHandle:
         *,
         endpoint_id: str,
         connect: Callable[[], Awaitable[EndpointLink]],
-        submission: Submission | None = None,
+        seeds: tuple[int, ...] = (),
+        submission_id: str = "",
+        shelf: Shelf | None = None,
     ) -> None:
         self.job_id = job_id
         self.endpoint_id = endpoint_id
-        self.seeds = submission.seeds if submission else ()
+        self.seeds = seeds
         self._connect = connect
-        self._log = _EventLog(submission)
+        self._log = _EventLog(submission_id, shelf)
 
     def __repr__(self) -> str:
         return f"WorkflowHandle(job_id={self.job_id!r}, endpoint={self.endpoint_id!r})"
@@ -128,8 +130,9 @@ class WorkflowHandle:
 class _EventLog:
     """Everything a job did, kept while it is read in the background, for any number of readers."""
 
-    def __init__(self, submission: Submission | None) -> None:
-        self.collector = Collector(submission_id=submission.submission_id if submission else "")
+    def __init__(self, submission_id: str, shelf: Shelf | None) -> None:
+        self.collector = Collector(submission_id=submission_id)
+        self._shelf = shelf
         self._events: list[Event] = []
         self._error: BaseException | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -168,7 +171,7 @@ class _EventLog:
     async def _read(self, connect: Callable[[], Awaitable[EndpointLink]], job_id: str) -> None:
         started_s = time.monotonic()
         try:
-            async with aclosing(follow_job(await connect(), job_id)) as events:
+            async with aclosing(follow_job(await connect(), job_id, shelf=self._shelf)) as events:
                 async for event in events:
                     if isinstance(event, Timings):
                         self.collector.add(event)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from runpod_comfy.errors import ConfigurationError
@@ -15,7 +16,7 @@ from runpod_comfy.workflow.template import WorkflowTemplate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from runpod_comfy.media import ImageSource
+    from runpod_comfy.media.inputs import ImageSource
 
 __all__ = ["WorkflowRequest", "request_method", "workflow_request"]
 
@@ -38,6 +39,7 @@ class WorkflowRequest:
     previews: bool = False
     input_max_pixels: int | None = None
     timeout_s: float | None = None
+    output_dir: Path | None = None
 
 
 def workflow_request(
@@ -52,6 +54,7 @@ def workflow_request(
     previews: bool = False,
     input_max_pixels: int | None = None,
     timeout: float | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
     **more_variables: Any,
 ) -> WorkflowRequest:
     """Describe one run of a workflow; the arguments of all ``…_workflow`` methods.
@@ -67,6 +70,8 @@ def workflow_request(
         previews: Also return temporary images (PreviewImage nodes).
         input_max_pixels: Scale input images down to at most so many pixels (width x height).
         timeout: Seconds after which the job is cancelled and ``WaitTimeout`` is raised.
+        output_dir: A folder to which files are written as they arrive, as the worker's original bytes; nothing there
+            is overwritten. They then leave memory: ``.path`` says where each is, ``.data`` and ``.item`` read it.
         more_variables: Further variables of the template, as keywords.
 
     Raises:
@@ -94,6 +99,7 @@ def workflow_request(
         previews=previews,
         input_max_pixels=input_max_pixels,
         timeout_s=timeout,
+        output_dir=None if output_dir is None else Path(output_dir),
     )
 
 

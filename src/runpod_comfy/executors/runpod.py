@@ -12,12 +12,16 @@ from runpod_comfy.executors.cancelling import ownership
 from runpod_comfy.executors.following import follow_job
 from runpod_comfy.executors.handle import WorkflowHandle
 from runpod_comfy.executors.request import request_method, workflow_request
-from runpod_comfy.executors.sending import encode_body, send_job
+from runpod_comfy.executors.sending import send_job
+from runpod_comfy.executors.shelf import Shelf
+from runpod_comfy.executors.slots import bodies, estimated_body_bytes
 from runpod_comfy.serverless.connect import connect
+from runpod_comfy.serverless.pacing import PUBLISHED_LIMITS
 from runpod_comfy.settings import EndpointSettings
 
 if TYPE_CHECKING:
     import asyncio
+    import os
     from collections.abc import AsyncGenerator
 
     from runpod_comfy.events import Event
@@ -27,7 +31,10 @@ if TYPE_CHECKING:
     from runpod_comfy.serverless.connect import EndpointLink
     from runpod_comfy.submission import Submission
 
-__all__ = ["RunpodComfyWorkflowExecutor"]
+__all__ = ["DEFAULT_MAX_CONCURRENT_JOBS", "RunpodComfyWorkflowExecutor"]
+
+DEFAULT_MAX_CONCURRENT_JOBS = PUBLISHED_LIMITS["status"].per_window // 2
+"""So many can each be asked about every five seconds, since RunPod counts in tens of seconds."""
 
 
 class RunpodComfyWorkflowExecutor(WorkflowExecutor):
@@ -42,6 +49,8 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         batch_size: How many images a batch has where a call does not say.
         api_key: RunPod's key; None takes ``runpod.api_key``, ``RUNPOD_API_KEY``, or ``~/.runpod/config.toml``.
         base_url: Another address of RunPod's API; None reads ``RUNPOD_ENDPOINT_BASE_URL``.
+        max_concurrent_jobs: How many jobs are under way at once; further calls wait, and hold no image meanwhile. By
+            default as many as can each be asked about every five seconds within RunPod's rate limits: 1,000.
 
     Raises:
         ConfigurationError: No key or no endpoint was given, or one of them cannot be right.
@@ -54,8 +63,9 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         batch_size: int = 1,
         api_key: str | None = None,
         base_url: str | None = None,
+        max_concurrent_jobs: int = DEFAULT_MAX_CONCURRENT_JOBS,
     ) -> None:
-        super().__init__(batch_size=batch_size)
+        super().__init__(batch_size=batch_size, max_concurrent_jobs=max_concurrent_jobs)
         self._settings = EndpointSettings.resolve(endpoint=endpoint, api_key=api_key, base_url=base_url)
 
     @property
@@ -76,12 +86,21 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         """Submit a workflow and give a handle of its job, which runs on whether anybody waits for it or not."""
         return _loop.run_async(lambda: self._start(request))
 
-    def attach(self, job_id: str) -> WorkflowHandle:
+    def attach(self, job_id: str, *, output_dir: str | os.PathLike[str] | None = None) -> WorkflowHandle:
         """Return a handle of a job that was started elsewhere. Nothing is sent until it is used.
 
         What RunPod streams can be read once: attach to a job that nobody else reads.
+
+        Args:
+            job_id: The job.
+            output_dir: A folder to which files are written as they arrive, as in ``submit_workflow``.
         """
-        return WorkflowHandle(job_id, endpoint_id=self.endpoint_id, connect=self._connect)
+        return WorkflowHandle(
+            job_id,
+            endpoint_id=self.endpoint_id,
+            connect=self._connect,
+            shelf=None if output_dir is None else Shelf.open(output_dir),
+        )
 
     def health(self) -> EndpointHealth:
         """Return how many jobs and workers the endpoint has, by state."""
@@ -99,18 +118,27 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         return await connect(self._settings)
 
     async def _start(self, request: WorkflowRequest) -> WorkflowHandle:
-        submission = await self._prepare(request)
-        body = encode_body(submission, timeout_s=request.timeout_s)
-        job_id = await send_job(await self._connect(), body, submission_id=submission.submission_id)
-        return WorkflowHandle(job_id, endpoint_id=self.endpoint_id, connect=self._connect, submission=submission)
+        shelf = None if request.output_dir is None else Shelf.open(request.output_dir)
+        async with bodies().lend(estimated_body_bytes(request.input_images)):
+            submission = await self._prepare(request)
+            job_id = await send_job(await self._connect(), submission, timeout_s=request.timeout_s)
+        return WorkflowHandle(
+            job_id,
+            endpoint_id=self.endpoint_id,
+            connect=self._connect,
+            seeds=submission.seeds,
+            submission_id=submission.submission_id,
+            shelf=shelf,
+        )
 
-    async def _run(self, submission: Submission, request: WorkflowRequest) -> AsyncGenerator[Event | Timings]:
-        body = encode_body(submission, timeout_s=request.timeout_s)
+    async def _run(
+        self, submission: Submission, request: WorkflowRequest, shelf: Shelf | None
+    ) -> AsyncGenerator[Event | Timings]:
         link = await self._connect()
-        job_id = await send_job(link, body, submission_id=submission.submission_id)
-        del body
+        job_id = await send_job(link, submission, timeout_s=request.timeout_s)
+        del submission
         async with ownership(link, job_id):
             yield Queued(job_id=job_id)
-            async with aclosing(follow_job(link, job_id)) as events:
+            async with aclosing(follow_job(link, job_id, shelf=shelf)) as events:
                 async for event in events:
                     yield event

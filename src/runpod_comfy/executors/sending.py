@@ -1,9 +1,14 @@
-"""One job on its way to a RunPod endpoint: its body, and the request that must not be made twice."""
+"""One job on its way to a RunPod endpoint: its body, its route, and the request that must not be made twice.
+
+A body of up to 10 MiB goes to ``/run``. A larger one goes to ``/runsync``, which takes 20 MB; its result is kept for 60
+s and not for 30 minutes, which is enough for whoever follows it at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,14 +16,14 @@ import orjson
 from runpod_comfy.dialects.native_request import encode_request
 from runpod_comfy.errors import PayloadTooLarge, RateLimited, RunpodComfyError, SubmissionUncertain, TransportError
 from runpod_comfy.executors.cancelling import CLEANUP_S, cancel_job
-from runpod_comfy.serverless.api import MAX_RUN_BODY_BYTES
+from runpod_comfy.serverless.api import MAX_RUN_BODY_BYTES, MAX_RUNSYNC_BODY_BYTES
 from runpod_comfy.serverless.retry import Backoff
 
 if TYPE_CHECKING:
     from runpod_comfy.serverless.connect import EndpointLink
     from runpod_comfy.submission import Submission
 
-__all__ = ["encode_body", "send_job"]
+__all__ = ["Parcel", "pack", "send_job"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +33,28 @@ _MIN_TTL_S = 10
 _MAX_POLICY_S = 7 * 24 * 3600
 
 
-def encode_body(submission: Submission, *, timeout_s: float | None) -> bytes:
-    """Return the body of ``POST /run``.
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A body that RunPod takes.
+
+    Attributes:
+        body: The JSON.
+        sync: Whether it is too large for ``/run`` and goes to ``/runsync``.
+    """
+
+    body: bytes = field(repr=False)
+    sync: bool = False
+
+
+def pack(submission: Submission, *, timeout_s: float | None) -> Parcel:
+    """Return the body of the request for a job; it may take milliseconds for each MB.
 
     Args:
         submission: What to run.
         timeout_s: Where given, RunPod is told to end the job after so many seconds too (``policy``).
 
     Raises:
-        PayloadTooLarge: It is over RunPod's limit.
+        PayloadTooLarge: It is over RunPod's limits.
     """
     request: dict[str, Any] = {"input": encode_request(submission)}
     if timeout_s is not None:
@@ -45,28 +63,36 @@ def encode_body(submission: Submission, *, timeout_s: float | None) -> bytes:
             "ttl": _milliseconds(timeout_s, _MIN_TTL_S),
         }
     body = orjson.dumps(request)
-    if len(body) > MAX_RUN_BODY_BYTES:
-        sizes = ", ".join(f"{image.name} {len(image.data) / 2**20:.1f} MiB" for image in submission.images[:8])
-        raise PayloadTooLarge(
-            f"The request has {len(body) / 2**20:.1f} MiB and RunPod accepts {MAX_RUN_BODY_BYTES / 2**20:.0f} MiB "
-            f"(input images: {sizes or 'none'}; base64 adds a third). Pass input_max_pixels= to scale the images "
-            "down, send fewer, or save them as JPEG first.",
-            size_bytes=len(body),
-            limit_bytes=MAX_RUN_BODY_BYTES,
-        )
-    return body
+    if len(body) <= MAX_RUN_BODY_BYTES:
+        return Parcel(body)
+    if len(body) <= MAX_RUNSYNC_BODY_BYTES:
+        return Parcel(body, sync=True)
+    largest = sorted(submission.images, key=lambda image: len(image.data), reverse=True)[:8]
+    sizes = ", ".join(f"{image.name} {len(image.data) / 1e6:.1f} MB" for image in largest)
+    raise PayloadTooLarge(
+        f"The request has {len(body) / 1e6:.1f} MB and RunPod accepts {MAX_RUNSYNC_BODY_BYTES / 1e6:.0f} MB "
+        f"(input images: {sizes or 'none'}; base64 adds a third). Pass input_max_pixels= to scale the images down, "
+        "send fewer, or save them as JPEG first.",
+        size_bytes=len(body),
+        limit_bytes=MAX_RUNSYNC_BODY_BYTES,
+    )
 
 
 def _milliseconds(seconds: float, least_s: int) -> int:
     return int(min(max(seconds, least_s), _MAX_POLICY_S) * 1000)
 
 
-async def send_job(link: EndpointLink, body: bytes, *, submission_id: str) -> str:
+async def send_job(link: EndpointLink, submission: Submission, *, timeout_s: float | None) -> str:
     """Submit a job and return its id. It is sent again only where it surely was not accepted.
 
     Interrupted while the request is under way, this waits for the answer, cancels the job, and then gives way.
+
+    Raises:
+        PayloadTooLarge: It is over RunPod's limits; nothing was sent.
     """
-    sending = asyncio.ensure_future(_send(link, body, submission_id))
+    parcel = await asyncio.to_thread(pack, submission, timeout_s=timeout_s)
+    sending = asyncio.ensure_future(_send(link, parcel, submission.submission_id))
+    del parcel
     try:
         return await asyncio.shield(sending)
     except asyncio.CancelledError:
@@ -74,19 +100,21 @@ async def send_job(link: EndpointLink, body: bytes, *, submission_id: str) -> st
         raise
 
 
-async def _send(link: EndpointLink, body: bytes, submission_id: str) -> str:
+async def _send(link: EndpointLink, parcel: Parcel, submission_id: str) -> str:
     backoff = Backoff()
+    submit = link.api.runsync if parcel.sync else link.api.run
     while True:
         try:
-            return (await link.api.run(body, submission_id=submission_id)).job_id
-        except RateLimited as exc:
-            delay_s = backoff.next_s(at_least_s=exc.retry_after_s)
+            return (await submit(parcel.body, submission_id=submission_id)).job_id
+        except RateLimited:
+            # The pacer holds everybody back, and lets them through one by one.
+            logger.info("submission %s is not accepted yet: too many requests", submission_id)
         except TransportError:
             if backoff.failures >= _MAX_CONNECTION_TRIES:
                 raise
             delay_s = backoff.next_s()
-        logger.info("submission %s is not accepted yet; trying again in %.1f s", submission_id, delay_s)
-        await asyncio.sleep(delay_s)
+            logger.info("submission %s is not accepted yet; trying again in %.1f s", submission_id, delay_s)
+            await asyncio.sleep(delay_s)
 
 
 async def _take_back(link: EndpointLink, sending: asyncio.Task[str]) -> None:

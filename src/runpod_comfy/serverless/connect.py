@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ import aiohttp
 from runpod_comfy import _loop
 from runpod_comfy._version import __version__
 from runpod_comfy.serverless.api import EndpointApi
+from runpod_comfy.serverless.budget import ByteBudget
+from runpod_comfy.serverless.habits import EndpointHabits
 from runpod_comfy.serverless.pacing import Pacer
-from runpod_comfy.serverless.watch import EndpointHabits
 
 if TYPE_CHECKING:
     from runpod_comfy.settings import EndpointSettings
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["EndpointLink", "connect", "http_session"]
 
 _MAX_CONNECTIONS = 1000
+
+_MAX_ANSWERS_BYTES = 32 * 1024 * 1024
+"""How much of streamed answers is in memory at once, before it is parsed and decoded (which takes three times that)."""
+
+_THREADS = 1  # parsing holds Python's lock, so more would only take it from the caller's own threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,8 @@ async def connect(settings: EndpointSettings) -> EndpointLink:
     session = await http_session()
     place = (settings.base_url, settings.endpoint_id)
     pacer, habits = await _loop.shared(("endpoint", *place), _shared_state, _nothing_to_close)
-    return EndpointLink(EndpointApi(settings, session=session, pacer=pacer), habits)
+    budget, threads = await _loop.shared("reading", _open_reading, _close_reading)
+    return EndpointLink(EndpointApi(settings, session=session, pacer=pacer, budget=budget, threads=threads), habits)
 
 
 async def http_session() -> aiohttp.ClientSession:
@@ -52,6 +60,14 @@ async def _open_session() -> aiohttp.ClientSession:
 
 async def _shared_state() -> tuple[Pacer, EndpointHabits]:
     return Pacer(), EndpointHabits()
+
+
+async def _open_reading() -> tuple[ByteBudget, ThreadPoolExecutor]:
+    return ByteBudget(_MAX_ANSWERS_BYTES), ThreadPoolExecutor(_THREADS, thread_name_prefix="runpod-comfy-read")
+
+
+async def _close_reading(reading: tuple[ByteBudget, ThreadPoolExecutor]) -> None:
+    reading[1].shutdown(wait=False, cancel_futures=True)
 
 
 async def _nothing_to_close(_: object) -> None:

@@ -2,13 +2,15 @@
 
 RunPod counts requests per endpoint and operation (docs: serverless/endpoints/operation-reference, "Rate limits"): so
 many in ten seconds, and so many at once. A thousand jobs that each poll at their own pace would be refused; through one
-pacer they poll as one well-behaved client.
+pacer they poll as one well-behaved client. Where RunPod says 429 all the same, all of them slow down together, and come
+back evenly spaced and slowly.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,9 +18,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-__all__ = ["PUBLISHED_LIMITS", "Limit", "Pacer", "TokenBucket"]
+__all__ = ["PUBLISHED_LIMITS", "Limit", "Pacer", "Window"]
 
-_WINDOW_S = 10.0
+WINDOW_S = 10.0
+_USED = 0.9  # the rest is for other programs, and for clocks that differ
+_LEAST = 1 / 16
+_RECOVERY_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +33,19 @@ class Limit:
     Attributes:
         per_window: Requests in ten seconds.
         concurrent: Requests at once.
+        even: Keep a tenth of it in each second, for requests that come all the time; else a burst may use all of it.
     """
 
     per_window: int
     concurrent: int
+    even: bool = False
 
 
 PUBLISHED_LIMITS: Mapping[str, Limit] = {
     "run": Limit(1000, 200),
     "runsync": Limit(2000, 400),
-    "status": Limit(2000, 400),
-    "stream": Limit(2000, 400),
+    "status": Limit(2000, 400, even=True),
+    "stream": Limit(2000, 400, even=True),
     "cancel": Limit(100, 20),
     "purge-queue": Limit(2, 2),
     # None is published for /health; this is more than anybody needs.
@@ -46,30 +53,49 @@ PUBLISHED_LIMITS: Mapping[str, Limit] = {
 }
 
 
-class TokenBucket:
-    """Says how long to wait so that no window of ten seconds sees more than the limit. Pure: time is passed in."""
+class Window:
+    """Says how long to wait so that no window sees more than the limit. Pure: time is passed in, and never goes back.
+
+    After a refusal the rate is halved and requests are spaced evenly; it is whole again 20 s after the last one.
+
+    Attributes:
+        pauses: How often it was paused: what was reserved before a pause must be reserved again.
+    """
 
     def __init__(self, limit: Limit) -> None:
-        # A burst and the refill during any window after it must fit into the limit together.
-        self._burst = max(1.0, limit.per_window / 10)
-        self._per_s = max(0.1, (limit.per_window - self._burst) / _WINDOW_S)
-        self._tokens = self._burst
-        self._at_s = 0.0
-        self._paused_until_s = 0.0
+        self._span_s = WINDOW_S / 10 if limit.even else WINDOW_S
+        self._most = max(1, int(limit.per_window * _USED * self._span_s / WINDOW_S))
+        self._uses_s: deque[float] = deque(maxlen=self._most)
+        self._share = 1.0
+        self._share_at_s = 0.0
+        self._paused_until_s = float("-inf")
+        self.pauses = 0
 
     def reserve(self, now_s: float) -> float:
-        """Take one token and return how many seconds to wait before using it."""
-        if now_s > self._at_s:
-            self._tokens = min(self._burst, self._tokens + (now_s - self._at_s) * self._per_s)
-            self._at_s = now_s
-        self._tokens -= 1
-        wait_s = max(0.0, -self._tokens / self._per_s)
-        return max(wait_s, self._paused_until_s - now_s)
+        """Take one turn and return how many seconds to wait before using it."""
+        use_s = max(now_s, self._paused_until_s)
+        if len(self._uses_s) == self._most:
+            use_s = max(use_s, self._uses_s[0] + self._span_s)
+        share = self._share_now(now_s)
+        if share < 1.0 and self._uses_s:
+            use_s = max(use_s, self._uses_s[-1] + self._span_s / (self._most * share))
+        self._uses_s.append(use_s)
+        return use_s - now_s
 
     def pause(self, now_s: float, delay_s: float) -> None:
         """Let nobody through for a while, after the server said 429."""
+        # Requests that were under way together are refused together: that is one refusal.
+        if now_s >= self._paused_until_s:
+            self._share = max(_LEAST, self._share_now(now_s) / 2)
         self._paused_until_s = max(self._paused_until_s, now_s + delay_s)
-        self._tokens = min(self._tokens, 0.0)
+        self._share_at_s = self._paused_until_s
+        # What was promised for later is taken back: its holders ask again.
+        self.pauses += 1
+        while self._uses_s and self._uses_s[-1] > now_s:
+            self._uses_s.pop()
+
+    def _share_now(self, now_s: float) -> float:
+        return min(1.0, self._share + max(0.0, now_s - self._share_at_s) / _RECOVERY_S)
 
 
 class Pacer:
@@ -79,18 +105,21 @@ class Pacer:
         self, limits: Mapping[str, Limit] = PUBLISHED_LIMITS, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._clock = clock
-        self._buckets = {name: TokenBucket(limit) for name, limit in limits.items()}
-        self._rooms = {name: asyncio.Semaphore(limit.concurrent) for name, limit in limits.items()}
+        self._windows = {name: Window(limit) for name, limit in limits.items()}
+        self._rooms = {name: asyncio.Semaphore(max(1, int(limit.concurrent * _USED))) for name, limit in limits.items()}
 
     @asynccontextmanager
     async def turn(self, operation: str) -> AsyncIterator[None]:
         """Wait for this operation's turn and hold it until the request has ended."""
+        window = self._windows[operation]
         async with self._rooms[operation]:
-            delay_s = self._buckets[operation].reserve(self._clock())
-            if delay_s > 0:
+            while (delay_s := window.reserve(self._clock())) > 0:
+                pauses = window.pauses
                 await asyncio.sleep(delay_s)
+                if window.pauses == pauses:
+                    break
             yield
 
     def slow_down(self, operation: str, delay_s: float) -> None:
         """Pause this operation for all jobs, after a 429."""
-        self._buckets[operation].pause(self._clock(), delay_s)
+        self._windows[operation].pause(self._clock(), delay_s)

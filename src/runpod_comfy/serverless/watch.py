@@ -2,88 +2,86 @@
 
 Two requests work together. A long poll (``/status-sync``) is parked at RunPod and answers when the job ends;
 ``/stream`` is read while the job runs, since that brings images as they are made and also tells that a worker has
-begun. Where an endpoint does not hold the long poll, ``/status`` is asked at a pace that grows with the job's age.
+begun. Where an endpoint does not hold the long poll, or has no room for one more, ``/status`` is asked at intervals.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from runpod_comfy.errors import ApiError, JobExpired, NotFound, ProtocolError, RateLimited, RunpodComfyError
 from runpod_comfy.serverless.api import FINAL_STATES, JobStatus
 from runpod_comfy.serverless.retry import Backoff, is_transient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from runpod_comfy.serverless.api import EndpointApi
+    from runpod_comfy.serverless.api import EndpointApi, StreamAnswer
+    from runpod_comfy.serverless.habits import EndpointHabits
+    from runpod_comfy.serverless.parking import Place
 
-__all__ = ["EndpointHabits", "Pieces", "Update", "watch_job"]
+__all__ = ["Pieces", "Update", "watch_job"]
 
 logger = logging.getLogger(__name__)
 
 LONG_POLL_S = 60.0
 """RunPod's SDKs wait up to 90 s; Cloudflare in front may cut a request at 100 s (unconfirmed for this API)."""
 
-MAX_PARKED = 300
-"""Long polls held at once for an endpoint: RunPod publishes a limit of 400 concurrent ``status`` requests."""
-
-_REMEMBERED_S = 3600.0
 _UNKNOWN_JOB_GRACE_S = 5.0
 _MAX_UNREADABLE = 6
 _METHOD_NOT_ALLOWED = 405
 _EARLY = 0.1
+_HELD_S = 0.8  # an empty answer of /stream that took so long was held back for an output
+_FEW = 50
+_FIRST_READ_S = 0.3
+_QUEUED_STATES = frozenset({"", "IN_QUEUE"})
+_SPARE_POLL_S = 20.0  # results of /runsync are kept for 60 s, so even a job far back in the queue is asked about
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pieces:
-    """What ``/stream`` gave: the outputs not read before, possibly none, and the job's state."""
+class Pieces(Generic[_T]):
+    """What ``/stream`` gave: what was made of the outputs not read before, possibly nothing, and the job's state."""
 
-    outputs: list[Any]
+    taken: list[_T]
     state: str
 
 
-Update: TypeAlias = JobStatus | Pieces
-
-
-@dataclass(slots=True)
-class EndpointHabits:
-    """What an endpoint was seen to do, shared by all its jobs.
-
-    Attributes:
-        no_long_poll_until_s: Until then (monotonic clock) ``/status-sync`` is not tried again.
-        parked: Long polls held at the moment.
-        jobs: Jobs watched at the moment.
-    """
-
-    no_long_poll_until_s: float = 0.0
-    parked: int = 0
-    jobs: int = 0
-
-    def crowd(self) -> float:
-        """Return the factor by which each job asks less often, since all share one rate limit."""
-        return max(1.0, self.jobs / 100)
+Update: TypeAlias = JobStatus | Pieces[_T]
 
 
 async def watch_job(
-    api: EndpointApi, job_id: str, *, habits: EndpointHabits, clock: Callable[[], float] = time.monotonic
-) -> AsyncGenerator[Update]:
+    api: EndpointApi,
+    job_id: str,
+    *,
+    habits: EndpointHabits,
+    take: Callable[[list[Any]], _T],
+    whole: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncGenerator[Update[_T]]:
     """Yield what a job streams and each change of its state; ends after the final state and all pieces.
 
     Failures that pass by themselves are waited out for as long as the caller keeps asking.
+
+    Args:
+        api: The endpoint.
+        job_id: The job.
+        habits: What is known of the endpoint.
+        take: Makes something of streamed outputs, in a thread, before their bytes are forgotten; must not raise.
+        whole: Says whether everything is known to be here, so that nothing more need be read.
+        clock: Seconds from any zero, never going back.
 
     Raises:
         JobExpired: RunPod does not know the job (any more).
         ApiError: RunPod refused to answer, for example for a wrong key.
         ProtocolError: Its answers cannot be read, several times in a row.
     """
-    watch = _Watch(api=api, job_id=job_id, habits=habits, clock=clock)
-    habits.jobs += 1
+    watch = _Watch(api=api, job_id=job_id, habits=habits, take=take, whole=whole, clock=clock, started_s=clock())
     tasks = [asyncio.ensure_future(watch.guarded(part)) for part in (watch.follow_status, watch.follow_stream)]
     try:
         while (update := await watch.updates.get()) is not None:
@@ -91,26 +89,32 @@ async def watch_job(
                 raise update
             yield update
     finally:
-        habits.jobs -= 1
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(slots=True)
-class _Watch:
+class _Watch(Generic[_T]):
     api: EndpointApi
     job_id: str
     habits: EndpointHabits
+    take: Callable[[list[Any]], _T]
+    whole: Callable[[], bool]
     clock: Callable[[], float]
-    updates: asyncio.Queue[Update | BaseException | None] = field(default_factory=asyncio.Queue)
+    started_s: float
+    # Nothing bounds it but the job itself: what was read is gone at RunPod, so it must go somewhere.
+    updates: asyncio.Queue[Update[_T] | BaseException | None] = field(default_factory=asyncio.Queue)
     state: str = ""
-    # `ended`: the final status is known. `nudged`: the stream says that it soon will be.
+    stream_state: str = ""
+    # `ended`: the final status is known. `nudged`: the stream says that it soon will be. `near`: the job runs, or is
+    # among those that run next, so its stream is worth reading.
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     nudged: asyncio.Event = field(default_factory=asyncio.Event)
+    near: asyncio.Event = field(default_factory=asyncio.Event)
     early_answers: int = 0
 
-    async def guarded(self, part: Callable[[], Any]) -> None:
+    async def guarded(self, part: Callable[[], Awaitable[None]]) -> None:
         """Run one half; what it raises reaches whoever reads the updates."""
         try:
             await part()
@@ -120,68 +124,93 @@ class _Watch:
     # -- the state -------------------------------------------------------------------------------------------------
 
     async def follow_status(self) -> None:
-        started_s = self.clock()
         backoff = Backoff()
         unreadable = 0
-        while True:
-            try:
-                status = await self._ask(started_s)
-            except RunpodComfyError as exc:
-                unreadable = unreadable + 1 if isinstance(exc, ProtocolError) else 0
-                if isinstance(exc, NotFound):
-                    if self.clock() - started_s > _UNKNOWN_JOB_GRACE_S:
-                        raise self._expired() from exc
-                elif not is_transient(exc) or unreadable >= _MAX_UNREADABLE:
-                    raise
-                await self._pause(backoff, exc)
-                continue
-            backoff.reset()
-            unreadable = 0
-            if status.state != self.state or status.final:
-                self.state = status.state
-                self.updates.put_nowait(status)
-            if status.final:
-                self.ended.set()
-                return
+        with self.habits.parking.place() as place:
+            while not self.ended.is_set():
+                try:
+                    status = await self._ask(place)
+                except RunpodComfyError as exc:
+                    unreadable = unreadable + 1 if isinstance(exc, ProtocolError) else 0
+                    if isinstance(exc, NotFound):
+                        if self.clock() - self.started_s > _UNKNOWN_JOB_GRACE_S:
+                            raise self._expired() from exc
+                    elif not is_transient(exc) or unreadable >= _MAX_UNREADABLE:
+                        raise
+                    await self._pause(backoff, exc)
+                    continue
+                backoff.reset()
+                unreadable = 0
+                self._note(status)
 
-    async def _ask(self, started_s: float) -> JobStatus:
+    def _note(self, status: JobStatus) -> None:
+        if status.state != self.state or status.final:
+            self.state = status.state
+            self.updates.put_nowait(status)
+        if status.state not in _QUEUED_STATES:
+            self.near.set()
+        if status.final:
+            self.ended.set()
+
+    async def _ask(self, place: Place) -> JobStatus:
         """Return the job's status: from a long poll where the endpoint holds one, else after a wait of our own."""
-        if self.clock() >= self.habits.no_long_poll_until_s and self.habits.parked < MAX_PARKED:
-            self.habits.parked += 1
-            try:
-                return await self._long_poll()
-            finally:
-                self.habits.parked -= 1
-        age_s = self.clock() - started_s
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(5.0, max(0.25, age_s / 10)) * self.habits.crowd()):
-                await self.nudged.wait()
+        if self._has_long_poll:
+            if not place.held.is_set():
+                await _first_of(place.held, self.nudged, timeout_s=self.habits.status_pause_s(_SPARE_POLL_S))
+            if place.held.is_set():
+                self.near.set()
+                return await self._long_poll(place)
+            self.nudged.clear()
+            return await self.api.status(self.job_id)
+        self.near.set()
+        self.habits.polling += 1
+        try:
+            await _first_of(self.nudged, timeout_s=self.habits.status_pause_s(self._polling_pause_s))
+        finally:
+            self.habits.polling -= 1
         status = await self.api.status(self.job_id)
         if not status.final:
             self.nudged.clear()
         return status
 
-    async def _long_poll(self) -> JobStatus:
+    @property
+    def _has_long_poll(self) -> bool:
+        return self.clock() >= self.habits.no_long_poll_until_s
+
+    @property
+    def _has_stream(self) -> bool:
+        return self.clock() >= self.habits.no_stream_until_s
+
+    @property
+    def _polling_pause_s(self) -> float:
+        age_s = self.clock() - self.started_s
+        # Where the stream tells the end first, the status need only be asked now and then.
+        longest_s = 5.0 if self._has_stream or self.state in _QUEUED_STATES else 0.5
+        return min(longest_s, max(0.25, age_s / 10))
+
+    async def _long_poll(self, place: Place) -> JobStatus:
         asked_s = self.clock()
         try:
             status = await self.api.status_sync(self.job_id, wait_s=LONG_POLL_S)
+        except RateLimited:
+            place.refused()
+            raise
         except ApiError as exc:
             if not isinstance(exc, NotFound) and exc.status_code != _METHOD_NOT_ALLOWED:
                 raise
             status = await self.api.status(self.job_id)
-            self._remember(f"answers {exc.status_code} to /status-sync")
+            self.habits.lacks_long_poll(
+                self.api.endpoint_id, f"answers {exc.status_code} to /status-sync", self.clock()
+            )
             return status
         if not status.final and status.state == self.state and self.clock() - asked_s < LONG_POLL_S * _EARLY:
             self.early_answers += 1
             if self.early_answers > 1:
-                self._remember("does not hold /status-sync")
+                self.habits.lacks_long_poll(self.api.endpoint_id, "does not hold /status-sync", self.clock())
         else:
             self.early_answers = 0
+            place.answered()
         return status
-
-    def _remember(self, what: str) -> None:
-        logger.info("endpoint %s %s; asking /status instead", self.api.endpoint_id, what)
-        self.habits.no_long_poll_until_s = self.clock() + _REMEMBERED_S
 
     def _expired(self) -> JobExpired:
         return JobExpired(
@@ -195,46 +224,82 @@ class _Watch:
     # -- the stream ------------------------------------------------------------------------------------------------
 
     async def follow_stream(self) -> None:
+        await self.near.wait()
+        self.habits.streaming += 1
+        try:
+            await self._read_stream()
+        finally:
+            self.habits.streaming -= 1
+        await self.ended.wait()
+        self.updates.put_nowait(None)
+
+    async def _read_stream(self) -> None:
+        """Read until all is here, or nothing more will come."""
         backoff = Backoff()
-        interval_s = 0.2
-        seen_state = ""
-        while True:
+        interval_s = _FIRST_READ_S
+        while self._has_stream and not self.whole():
+            await _first_of(self.ended, timeout_s=self.habits.stream_pause_s(interval_s))
             ended = self.ended.is_set()
-            if not ended:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(interval_s * self.habits.crowd()):
-                        await self.ended.wait()
-                ended = self.ended.is_set()
+            asked_s = self.clock()
             try:
-                state, outputs = await self.api.stream(self.job_id)
+                answer = await self.api.stream(self.job_id, self.take)
+                self._tell(answer)
+                if answer.broken:
+                    raise answer.broken
             except NotFound:
-                # No stream here, or no longer: the status says the rest.
-                await self.ended.wait()
-                break
+                if await self._lacks_stream():
+                    return
+                continue
             except RunpodComfyError as exc:
                 if not is_transient(exc) or (ended and backoff.failures >= _MAX_UNREADABLE):
                     raise
                 await self._pause(backoff, exc)
                 continue
             backoff.reset()
-            if outputs or state != seen_state:
-                seen_state = state
-                self.updates.put_nowait(Pieces(outputs=outputs, state=state))
-            if outputs:
-                interval_s = 0.05
-                continue
-            if ended:
-                break
-            if state in FINAL_STATES:
+            if ended and not answer.taken:
+                return
+            interval_s = self._next_interval_s(interval_s, answer, took_s=self.clock() - asked_s)
+            if answer.state in FINAL_STATES:
                 self.nudged.set()
                 await self.ended.wait()
-                # Pieces may have come between that answer and the end.
-                continue
-            interval_s = min(interval_s * 1.5, 3.0 if state == "IN_QUEUE" else 1.0)
-        self.updates.put_nowait(None)
+
+    def _tell(self, answer: StreamAnswer[_T]) -> None:
+        if answer.taken or answer.state != self.stream_state:
+            self.stream_state = answer.state
+            self.updates.put_nowait(Pieces(taken=answer.taken, state=answer.state))
+
+    def _next_interval_s(self, interval_s: float, answer: StreamAnswer[_T], *, took_s: float) -> float:
+        if answer.taken:
+            return _FIRST_READ_S
+        if self.habits.streaming <= _FEW:  # with many, answers also wait for their turn
+            self.habits.holds_stream = took_s >= _HELD_S
+        longest_s = 3.0 if answer.state in _QUEUED_STATES else 1.0 if self._has_long_poll else 0.5
+        return min(interval_s * 1.5, longest_s)
+
+    async def _lacks_stream(self) -> bool:
+        """Whether the endpoint has no stream: it says 404 to one of a job that it knows, and that is not new."""
+        await _first_of(self.ended, timeout_s=1.0)
+        if not self.state or (self.clock() - self.started_s < _UNKNOWN_JOB_GRACE_S and not self.ended.is_set()):
+            return False
+        self.habits.lacks_stream(self.api.endpoint_id, self.clock())
+        return True
 
     async def _pause(self, backoff: Backoff, exc: RunpodComfyError) -> None:
-        delay_s = backoff.next_s(at_least_s=exc.retry_after_s if isinstance(exc, RateLimited) else None)
+        delay_s = backoff.next_s()
         level = logging.WARNING if backoff.failures == 3 else logging.DEBUG  # noqa: PLR2004 - said once, not each time
-        logger.log(level, "job %s: %s Trying again in %.1f s.", self.job_id, exc, delay_s)
-        await asyncio.sleep(delay_s)
+        logger.log(level, "job %s: %s Trying again.", self.job_id, exc)
+        # After a 429 the pacer holds everybody back, and lets them through one by one.
+        if not isinstance(exc, RateLimited):
+            await asyncio.sleep(delay_s)
+
+
+async def _first_of(*events: asyncio.Event, timeout_s: float) -> None:
+    """Wait until one of the events is set, or the time is over."""
+    if any(event.is_set() for event in events):
+        return
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

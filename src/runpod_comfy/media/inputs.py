@@ -1,0 +1,217 @@
+"""Input images on their way to ComfyUI: paths, bytes and PIL images become the bytes of files, named in their order.
+
+A PNG, JPEG or WebP is sent as the bytes it is; everything else becomes a PNG. ComfyUI's LoadImage applies the EXIF
+orientation of what it loads, so a file that is sent as it is keeps that tag, and what is encoded here is turned upright
+and carries none: each photo is turned exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import math
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from runpod_comfy.errors import InputError
+from runpod_comfy.media.formats import media_type_of, size_in_container
+from runpod_comfy.media.pictures import (
+    check_size,
+    decoding,
+    decoding_lock,
+    open_picture,
+    picture_errors,
+    png_of,
+    upright,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
+
+__all__ = ["EncodedImage", "ImageSource", "InputImage", "encode_image", "encode_images", "name_images"]
+
+ImageSource: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview"
+
+_MAX_PATH_LENGTH = 4096
+_MAX_ENCODERS = 4  # a decoded photo takes 50 MB and more
+_SENT_AS_THEY_ARE = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+_SENT_FORMATS = frozenset({"PNG", "JPEG", "MPO", "WEBP"})  # as Pillow calls them; an MPO is a JPEG with more behind it
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """An image as the bytes that will be sent.
+
+    Attributes:
+        data: The bytes of a whole file.
+        extension: ``png``, ``jpg`` or ``webp``.
+        media_type: For example ``image/png``.
+        label: What messages call it, for example ``input image 3 (cat.jpg)``.
+    """
+
+    data: bytes = field(repr=False)
+    extension: str
+    media_type: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputImage:
+    """An image under the name and in the subfolder of ComfyUI's input folder where a workflow finds it."""
+
+    name: str
+    data: bytes = field(repr=False)
+    media_type: str
+    subfolder: str = ""
+
+
+def encode_image(source: ImageSource, *, label: str | None = None, max_pixels: int | None = None) -> EncodedImage:
+    """Return an image as bytes that ComfyUI reads; may be called from several threads at once.
+
+    Args:
+        source: A PIL image, a file's path, or a file's bytes. The PIL image is left as usable as it was.
+        label: What messages call it; a file's name is added.
+        max_pixels: Scale down (and encode again) what has more pixels than this.
+
+    Raises:
+        InputError: It cannot be read, is cut short, is no image, or has more than ``MAX_IMAGE_PIXELS``.
+    """
+    label = _label(source, label or "input image")
+    image = source if _is_pil_image(source) else None
+    data = _unread_file(image) if image is not None else _read(source, label)
+    if data is not None:
+        media_type = media_type_of(data) or ""
+        if extension := _SENT_AS_THEY_ARE.get(media_type):
+            size = size_in_container(data)
+            if size is None:
+                raise InputError(f"{label}: is truncated or damaged: the end of the file is missing. Copy it again.")
+            check_size(size, label)
+            if max_pixels is None or math.prod(size) <= max_pixels:
+                return EncodedImage(data, extension, media_type, label)
+    with picture_errors(label):
+        with decoding():
+            picture = upright(image if data is None else open_picture(data, label))
+        return EncodedImage(png_of(picture, label, max_pixels), "png", "image/png", label)
+
+
+async def encode_images(sources: Sequence[ImageSource], *, max_pixels: int | None = None) -> tuple[InputImage, ...]:
+    """Encode images in threads of their own and name them in their order.
+
+    Raises:
+        InputError: One line for each image that cannot be used.
+    """
+    if not sources:
+        return ()
+    loop = asyncio.get_running_loop()
+    # Not the loop's own executor: it also resolves host names, which must not wait behind photos.
+    pool = ThreadPoolExecutor(min(len(sources), _MAX_ENCODERS), thread_name_prefix="runpod-comfy-encode")
+    try:
+        jobs = [
+            functools.partial(encode_image, source, label=f"input image {number}", max_pixels=max_pixels)
+            for number, source in enumerate(sources, 1)
+        ]
+        done = await asyncio.gather(*(loop.run_in_executor(pool, job) for job in jobs), return_exceptions=True)
+        if failures := [each for each in done if isinstance(each, BaseException)]:
+            surprises = [each for each in failures if not isinstance(each, InputError)]
+            raise surprises[0] if surprises else InputError("\n".join(map(str, failures))) from failures[0]
+        encoded = [each for each in done if isinstance(each, EncodedImage)]
+        return await loop.run_in_executor(pool, name_images, encoded)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def name_images(encoded: Sequence[EncodedImage]) -> tuple[InputImage, ...]:
+    """Name images so that names sort in their order (``00.png``, ``01.jpg``, …), in a subfolder named by their content.
+
+    The same images in the same order get the same subfolder, so that ComfyUI's cache knows them in the next job.
+    """
+    width = max(2, len(str(len(encoded) - 1)))
+    names = [f"{index:0{width}d}.{image.extension}" for index, image in enumerate(encoded)]
+    content = hashlib.sha256()
+    for name, image in zip(names, encoded, strict=True):
+        content.update(f"{name} {len(image.data)}\n".encode())
+        content.update(image.data)
+    subfolder = f"rcc-{content.hexdigest()[:16]}"
+    return tuple(
+        InputImage(name, image.data, image.media_type, subfolder) for name, image in zip(names, encoded, strict=True)
+    )
+
+
+def _is_pil_image(source: object) -> bool:
+    # Whoever has a PIL image has loaded PIL.
+    image_class = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return image_class is not None and isinstance(source, image_class)
+
+
+def _label(source: object, label: str) -> str:
+    path = source if isinstance(source, (str, os.PathLike)) else getattr(source, "filename", "")
+    if not path or _is_no_path(os.fsdecode(path)):
+        return label
+    name = "".join(char if char.isprintable() else "?" for char in Path(os.fsdecode(path)).name)
+    return f"{label} ({name})"
+
+
+def _is_no_path(text: str) -> bool:
+    return len(text) > _MAX_PATH_LENGTH or text.lower().startswith(("http:", "https:", "data:"))
+
+
+def _read(source: Any, label: str) -> bytes:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data = bytes(source)
+    elif not isinstance(source, (str, os.PathLike)):
+        raise InputError(
+            f"{label}: is of type {type(source).__name__}; give a PIL image, a path or the bytes of a file "
+            "(an array becomes an image by PIL.Image.fromarray)."
+        )
+    elif _is_no_path(path := os.fsdecode(source)):
+        raise InputError(f"{label}: is a URL or base64 text, not a path. Download or decode it, and give the bytes.")
+    else:
+        data = _read_path(path, label)
+    if not data:
+        raise InputError(f"{label}: is empty (zero bytes). Copy or download it again.")
+    return data
+
+
+def _read_path(path: str, label: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as exc:
+        raise InputError(f"{label}: there is no such file. Check the path; it starts at {Path.cwd()}.") from exc
+    except IsADirectoryError as exc:
+        raise InputError(f"{label}: is a folder. Give the files in it.") from exc
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+        reason = getattr(exc, "strerror", None) or exc
+        raise InputError(f"{label}: cannot be read ({reason}). Check the path and its permissions.") from exc
+
+
+def _unread_file(image: Any) -> bytes | None:
+    """Return the file behind a PIL image that was opened and not touched since, or None where its pixels count."""
+    if image.format not in _SENT_FORMATS or getattr(image, "decoderconfig", None) or image.tell():
+        return None
+    # Pillow gives an unread WebP no tiles; what tells is `fp`, which loading replaces.
+    is_webp = image.format == "WEBP"
+    if not (is_webp or getattr(image, "tile", None)):
+        return None
+    data = b""
+    with decoding_lock, contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+        position = image.fp.tell()
+        try:
+            image.fp.seek(0)
+            data = image.fp.read()
+        finally:
+            image.fp.seek(position)
+    if not data and not is_webp:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            data = Path(os.fsdecode(image.filename)).read_bytes()
+    media_type = media_type_of(data)
+    if media_type not in _SENT_AS_THEY_ARE or is_webp != (media_type == "image/webp"):
+        return None
+    return data if size_in_container(data) in (image.size, None) else None

@@ -1,0 +1,65 @@
+"""What an endpoint was seen to do, and how many ask it: remembered for all its jobs."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass, field
+
+from runpod_comfy.serverless.parking import Parking
+
+__all__ = ["EndpointHabits"]
+
+logger = logging.getLogger(__name__)
+
+_REMEMBERED_S = 3600.0
+_POLLS_PER_S = 90.0
+"""Half of what RunPod allows for ``status`` or ``stream``: the rest is for answers that cannot wait."""
+_MAX_HELD_STREAMS = 200
+
+
+@dataclass(slots=True)
+class EndpointHabits:
+    """One endpoint's habits.
+
+    Attributes:
+        no_long_poll_until_s: Until then (monotonic clock) ``/status-sync`` is not tried again.
+        no_stream_until_s: Until then ``/stream`` is not tried again.
+        holds_stream: Whether ``/stream`` waits for an output before it answers.
+        polling: Jobs that ask ``/status`` at intervals.
+        streaming: Jobs that ask ``/stream`` at intervals.
+        parking: The places for long polls.
+        rng: Where the jitter comes from.
+    """
+
+    no_long_poll_until_s: float = 0.0
+    no_stream_until_s: float = 0.0
+    holds_stream: bool = False
+    polling: int = 0
+    streaming: int = 0
+    parking: Parking = field(default_factory=Parking)
+    rng: random.Random = field(default_factory=random.SystemRandom)
+
+    def lacks_long_poll(self, endpoint_id: str, what: str, now_s: float) -> None:
+        """Remember that there is no long poll to rely on."""
+        logger.info("endpoint %s %s; asking /status at intervals", endpoint_id, what)
+        self.no_long_poll_until_s = now_s + _REMEMBERED_S
+
+    def lacks_stream(self, endpoint_id: str, now_s: float) -> None:
+        """Remember that there is no stream."""
+        logger.info("endpoint %s has no /stream; reading the output from /status", endpoint_id)
+        self.no_stream_until_s = now_s + _REMEMBERED_S
+
+    def status_pause_s(self, wished_s: float) -> float:
+        """Return how long a job waits between two reads of ``/status``, so that all of them keep the rate."""
+        return self._jittered(max(wished_s, self.polling / _POLLS_PER_S))
+
+    def stream_pause_s(self, wished_s: float) -> float:
+        """Return how long a job waits between two reads of ``/stream``, so that all of them keep the rate."""
+        if self.holds_stream and self.streaming <= _MAX_HELD_STREAMS:
+            return 0.0
+        return self._jittered(max(wished_s, self.streaming / _POLLS_PER_S))
+
+    def _jittered(self, pause_s: float) -> float:
+        # Jobs that were submitted together must not ask together ever after.
+        return pause_s * (0.85 + 0.3 * self.rng.random())
