@@ -12,7 +12,7 @@ import click
 
 from runpod_comfy._version import __version__
 from runpod_comfy.cli.failures import Interrupted, describe
-from runpod_comfy.cli.output import Output, tidy_streams
+from runpod_comfy.cli.output import Output, open_streams, tidy_streams
 from runpod_comfy.errors import RunpodComfyError
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def _command(ctx: click.Context) -> None:
 
 def run_command(args: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or what ``failures`` gives."""
+    open_streams()
     tidy_streams()
     _interrupt_on_signals()
     words = sys.argv[1:] if args is None else list(args)
