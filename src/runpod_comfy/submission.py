@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.errors import ConfigurationError
 from runpod_comfy.workflow.graph import check_graph
+from runpod_comfy.workflow.inputs import InputNames
 from runpod_comfy.workflow.seeds import draw_seeds, find_seed_inputs
 
 if TYPE_CHECKING:
@@ -122,7 +123,9 @@ def build_submission(  # noqa: D417 - `template` needs no words
         )
     given: dict[str, Any] = {
         "input_images_dir": f"{comfyui_dir}/input/{subfolder}" if subfolder else f"{comfyui_dir}/input",
-        "input_images": [f"{image.subfolder}/{image.name}" if image.subfolder else image.name for image in images],
+        "input_images": InputNames(
+            f"{image.subfolder}/{image.name}" if image.subfolder else image.name for image in images
+        ),
         "batch_size": batch_size,
     }
     if seeds and template.uses("seed"):
@@ -142,6 +145,7 @@ def build_submission(  # noqa: D417 - `template` needs no words
             _warnings(
                 template,
                 images=images,
+                num_samples=num_samples,
                 batch_count=batch_count,
                 batch_size=batch_size,
                 seed_changes=bool(seed_inputs) and randomize_seed,
@@ -151,10 +155,19 @@ def build_submission(  # noqa: D417 - `template` needs no words
 
 
 def _warnings(
-    template: WorkflowTemplate, *, images: Sequence[InputImage], batch_count: int, batch_size: int, seed_changes: bool
+    template: WorkflowTemplate,
+    *,
+    images: Sequence[InputImage],
+    num_samples: int,
+    batch_count: int,
+    batch_size: int,
+    seed_changes: bool,
 ) -> list[str]:
     """Say what would be paid for and is probably not meant."""
     found = []
+    made = batch_count * batch_size
+    if made > num_samples and template.uses("batch_size"):
+        found.append(f"{num_samples} sample(s) in batches of {batch_size} make {made} images: batches are whole.")
     if batch_count > 1 and not seed_changes:
         found.append(
             f"{batch_count} batches were asked for and no seed changes between them: ComfyUI would make the same "

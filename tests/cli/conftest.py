@@ -10,7 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from runpod_comfy import _loop
 from runpod_comfy.cli.verbs import run_command
+from runpod_comfy.emulator.comfyui import ComfyUIStandIn
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +41,15 @@ def cli(folder, capfd, monkeypatch):
     yield run
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def stand_in():
+    """A stand-in ComfyUI."""
+    server = ComfyUIStandIn()
+    _loop.run_sync(server.start)
+    yield server
+    _loop.run_sync(server.stop)
 
 
 @pytest.fixture

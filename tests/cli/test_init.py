@@ -42,9 +42,19 @@ def test_a_wrong_endpoint_is_not_stored(shell, runpod_emulator):
     assert not runpod_emulator.jobs()
 
 
-def test_a_comfyui_server_needs_no_key(cli):
-    assert cli("init", "--profile", "home", "--comfyui", "http://127.0.0.1:8188").code == 0
-    assert read_profile("home") == Profile(name="home", comfyui="http://127.0.0.1:8188")
+def test_a_comfyui_server_needs_no_key_and_is_asked_whether_it_is_there(cli, stand_in):
+    assert cli("init", "--profile", "home", "--comfyui", stand_in.url).code == 0
+    assert read_profile("home") == Profile(name="home", comfyui=stand_in.url)
+    run = cli("run", "portrait/workflow.json.jinja", "portrait/chelsea.jpg", "--profile", "home")
+    assert f"ComfyUI at {stand_in.url} (profile home)" in run.err
+    absent = cli("init", "--profile", "away", "--comfyui", "http://127.0.0.1:9")
+    assert (absent.code, "did not answer" in absent.err) == (1, True)
+
+
+def test_a_profile_that_is_not_there_is_named(cli):
+    done = cli("run", "portrait/workflow.json.jinja", "--profile", "hme")
+    assert done.code == 2
+    assert "no profile 'hme'" in done.err
 
 
 def test_where_nobody_can_be_asked_the_options_are_named(shell):

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from runpod_comfy import _loop
-from runpod_comfy.emulator.comfyui import ComfyUIStandIn
 from runpod_comfy.emulator.faults import Fault, Status
 from runpod_comfy.emulator.jobs import JobState
 
@@ -88,14 +86,21 @@ def test_the_environment_names_the_endpoint_and_is_named(cli):
     assert "RunPod endpoint local (RUNPOD_ENDPOINT_ID)" in cli("run", TEMPLATE, PHOTOS[0]).err
 
 
-def test_a_comfyui_server_is_one_argument_more(cli):
-    stand_in = ComfyUIStandIn()
-    _loop.run_sync(stand_in.start)
-    try:
-        done = cli("run", TEMPLATE, PHOTOS[0], "--comfyui", stand_in.url)
-        assert (done.code, len(done.lines)) == (0, 1)
-    finally:
-        _loop.run_sync(stand_in.stop)
+def test_a_comfyui_server_is_one_argument_more(cli, stand_in):
+    done = cli("run", TEMPLATE, PHOTOS[0], "--comfyui", stand_in.url)
+    assert (done.code, len(done.lines)) == (0, 1)
+
+
+def test_too_few_photos_are_counted(cli):
+    Path("two.jinja").write_text(SLOW.replace("input_images[0]", "input_images[1]"))
+    done = cli("run", "two.jinja", PHOTOS[0])
+    assert done.code == 2
+    assert "uses input_images[1], and 1 input image was given" in done.err
+
+
+def test_whole_batches_are_announced(cli):
+    done = cli("run", TEMPLATE, PHOTOS[0], "-n", 3, "-b", 2, "--local")
+    assert "3 sample(s) in batches of 2 make 4 images" in done.err
 
 
 def test_two_places_are_one_too_many(cli):

@@ -107,6 +107,7 @@ Exit codes: as of run; 1 where a row failed.""",
 )
 @click.option("--comfyui", envvar="COMFYUI_URL", show_envvar=True, metavar="URL", help="Run on this ComfyUI server.")
 @click.option("--local", is_flag=True, help="Run on the local stand-in, whatever the environment says.")
+@click.option("--profile", metavar="NAME", help="Run where this profile of `init` says, whatever the environment says.")
 @click.option("--base-url", metavar="URL", help="Another address of RunPod's API (or set RUNPOD_ENDPOINT_BASE_URL).")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
@@ -122,6 +123,7 @@ def command(
     endpoint: str | None,
     comfyui: str | None,
     base_url: str | None,
+    profile: str | None,
     local: bool,
     as_json: bool,
     quiet: bool,
@@ -131,7 +133,7 @@ def command(
 
     Shows what it will do before anything is paid for. Each image is on disk and in the manifest as soon as it arrives.
     """
-    target = choose_target(ctx, endpoint=endpoint, comfyui=comfyui, local=local, base_url=base_url)
+    target = choose_target(ctx, endpoint=endpoint, comfyui=comfyui, local=local, base_url=base_url, profile=profile)
     variables = parse_variables(assignments)
     # Loads what a run needs: `--help` and typing errors don't wait for it.
     from runpod_comfy.cli.dataset import DatasetCommand, DatasetOptions  # noqa: PLC0415 - see above

@@ -110,12 +110,17 @@ def _ask(wanted: _Wanted, *, key_stdin: bool, ask_endpoint: bool) -> _Wanted:
 
 
 def _check(wanted: _Wanted) -> EndpointHealth | None:
-    """Ask RunPod for the endpoint's health, which costs nothing.
+    """Ask RunPod for the endpoint's health, which costs nothing, or ComfyUI for its version.
 
     Raises:
         RunpodComfyError: The key or the endpoint is wrong, or RunPod does not answer.
     """
     profile = wanted.profile
+    if profile.comfyui:
+        from runpod_comfy.executors.comfyui import ComfyServerWorkflowExecutor  # noqa: PLC0415 - not for `--help`
+
+        ComfyServerWorkflowExecutor(profile.comfyui).version()
+        return None
     key = wanted.key or read_key(profile.name) or os.environ.get("RUNPOD_API_KEY")
     if not profile.endpoint:
         return None
@@ -141,5 +146,6 @@ def _store(wanted: _Wanted, health: EndpointHealth | None, output: Output) -> in
     output.note(f"  ✓ profile {profile.name} is in {stored['file']}")
     if "key_in" in stored:
         output.note(f"  ✓ the key is in {stored['key_in']}")
-    output.next_step(f"{COMMAND_NAME} run TEMPLATE PHOTOS…    (runs there now; --local for the stand-in)")
+    chosen = "" if profile.name == DEFAULT_PROFILE else f" --profile {profile.name}"
+    output.next_step(f"{COMMAND_NAME} run TEMPLATE PHOTOS…{chosen}    (runs there now; --local for the stand-in)")
     return output.succeed(stored)

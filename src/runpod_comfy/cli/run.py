@@ -83,6 +83,7 @@ The API key comes from RUNPOD_API_KEY or RunPod's own ~/.runpod/config.toml, nev
 )
 @click.option("--comfyui", envvar="COMFYUI_URL", show_envvar=True, metavar="URL", help="Run on this ComfyUI server.")
 @click.option("--local", is_flag=True, help="Run on the local stand-in, whatever the environment says.")
+@click.option("--profile", metavar="NAME", help="Run where this profile of `init` says, whatever the environment says.")
 @click.option("--base-url", metavar="URL", help="Another address of RunPod's API (or set RUNPOD_ENDPOINT_BASE_URL).")
 @click.option(
     "--timeout",
@@ -111,6 +112,7 @@ def command(
     endpoint: str | None,
     comfyui: str | None,
     base_url: str | None,
+    profile: str | None,
     local: bool,
     as_json: bool,
     quiet: bool,
@@ -124,7 +126,7 @@ def command(
     Without --endpoint and --comfyui it runs on this machine, through an emulated RunPod endpoint, and the pictures are
     stand-ins that show what was sent.
     """
-    target = choose_target(ctx, endpoint=endpoint, comfyui=comfyui, local=local, base_url=base_url)
+    target = choose_target(ctx, endpoint=endpoint, comfyui=comfyui, local=local, base_url=base_url, profile=profile)
     found = tuple(find_images([*images, *more_images]))
     variables = parse_variables(assignments)
     # Loads what a run needs: `--help` and typing errors don't wait for it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -47,9 +48,15 @@ class Target:
 
 
 def choose_target(
-    ctx: click.Context, *, endpoint: str | None, comfyui: str | None, local: bool, base_url: str | None
+    ctx: click.Context,
+    *,
+    endpoint: str | None,
+    comfyui: str | None,
+    local: bool,
+    base_url: str | None,
+    profile: str | None = None,
 ) -> Target:
-    """Return where to run; a flag weighs more than the environment.
+    """Return where to run; a flag weighs more than the environment, and that more than a stored profile.
 
     Raises:
         click.UsageError: Two places are named, or ``--base-url`` and no endpoint.
@@ -61,6 +68,13 @@ def choose_target(
         typed = ctx.get_parameter_source(kind if kind == "comfyui" else "endpoint") is ParameterSource.COMMANDLINE
         return Target(kind=kind, name=name, base_url=base_url, variable=None if typed else variable)
 
+    if profile:
+        # Whatever reads settings later reads the same profile.
+        os.environ["RUNPOD_COMFY_PROFILE"] = profile
+        if endpoint and ctx.get_parameter_source("endpoint") is not ParameterSource.COMMANDLINE:
+            endpoint = None
+        if comfyui and ctx.get_parameter_source("comfyui") is not ParameterSource.COMMANDLINE:
+            comfyui = None
     named = [
         target("runpod", endpoint, "RUNPOD_ENDPOINT_ID"),
         target("comfyui", comfyui, "COMFYUI_URL"),

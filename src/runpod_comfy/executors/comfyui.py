@@ -6,6 +6,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from runpod_comfy import _loop
 from runpod_comfy.comfyui.client import ComfyUIClient
 from runpod_comfy.comfyui.runner import run_batches
 from runpod_comfy.events import Queued, Started
@@ -48,6 +49,18 @@ class ComfyServerWorkflowExecutor(WorkflowExecutor):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({shown_url(self.url)!r}, batch_size={self.batch_size})"
+
+    def version(self) -> str:
+        """Return ComfyUI's version, as the server tells it.
+
+        Raises:
+            RunpodComfyError: It does not answer, or is not ComfyUI.
+        """
+        return _loop.run_sync(self._version)
+
+    async def _version(self) -> str:
+        client = ComfyUIClient(self.url, session=await http_session(), headers=self._headers)
+        return str((await client.system_stats())["system"].get("comfyui_version") or "unknown")
 
     async def _run(
         self, submission: Submission, request: WorkflowRequest, shelf: Shelf | None

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["localise_input_dirs"]
+__all__ = ["InputNames", "localise_input_dirs"]
+
+
+class InputNames(list[str]):
+    """The names of a submission's photos; a template that asks for one too many is told how many there are."""
+
+    def counted(self) -> str:
+        """Return their number as words that a verb follows: ``1 input image was``."""
+        return f"{len(self)} input image{' was' if len(self) == 1 else 's were'}"
 
 
 def localise_input_dirs(workflow: dict[str, Any], subfolders: Iterable[str], *, input_dir: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from jinja2.utils import missing as jinja_missing
 from jinja2.utils import pass_eval_context
 
 from runpod_comfy.errors import TemplateError
+from runpod_comfy.workflow.inputs import InputNames
 from runpod_comfy.workflow.jinja_pieces import PieceGenerator, is_punctuation
 from runpod_comfy.workflow.json_text import State, advance, json_text, plain_text, string_content
 
@@ -83,6 +84,8 @@ class _Undefined(StrictUndefined):
     ) -> None:
         if hint is None and obj is jinja_missing and name is not None:
             exc = cast(type[TemplateRuntimeError], functools.partial(MissingVariable, name))
+        if isinstance(obj, InputNames) and isinstance(name, int):
+            hint = f"the template uses input_images[{name}], and {obj.counted()} given. Give more photos."
         super().__init__(hint, obj, name, exc)
 
 
