@@ -20,6 +20,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from runpod_comfy.dataset.metadata import json_line
 from runpod_comfy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ class Manifest:
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Write one line; it survives the end of this process, and a power cut loses at most the last ones."""
-        data = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
-        self._file.write(data)
+        self._file.write(json_line(line).encode("utf-8", "surrogatepass"))
         self._file.flush()
         self._note(line)
 

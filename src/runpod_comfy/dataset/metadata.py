@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["metadata_text"]
+__all__ = ["json_line", "metadata_text"]
 
 _RESERVED = frozenset({"file_name", "text", "seed", "row", "sample", "id", "width", "height", "sha256"})
 _SIGNED_BELOW = 2**63
+_LINE_ENDS = {char: f"\\u{char:04x}" for char in (0x85, 0x2028, 0x2029)}  # line ends to Python, and not to JSON
 
 
 def metadata_text(images: Iterable[tuple[int, int, Mapping[str, Any]]]) -> str:
@@ -24,10 +25,12 @@ def metadata_text(images: Iterable[tuple[int, int, Mapping[str, Any]]]) -> str:
     names = dict.fromkeys(name for line in lines for name in line)
     kinds = {name: {_kind(line.get(name)) for line in lines} - {"nothing"} for name in names}
     columns = {name: _Column(kinds[name]) for name in names if kinds[name]}
-    return "".join(
-        json.dumps({name: column.cell(line.get(name)) for name, column in columns.items()}, ensure_ascii=False) + "\n"
-        for line in lines
-    )
+    return "".join(json_line({name: column.cell(line.get(name)) for name, column in columns.items()}) for line in lines)
+
+
+def json_line(value: Mapping[str, Any]) -> str:
+    """Return an object as one line of JSON, whatever a reader takes for the end of a line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_LINE_ENDS) + "\n"
 
 
 def _flat(row: int, sample: int, image: Mapping[str, Any]) -> dict[str, Any]:
