@@ -242,7 +242,8 @@ class _Watch(Generic[_T]):
             ended = self.ended.is_set()
             asked_s = self.clock()
             try:
-                answer = await self.api.stream(self.job_id, self.take)
+                async with self.habits.reading():
+                    answer = await self.api.stream(self.job_id, self.take)
                 self._tell(answer)
                 if answer.broken:
                     raise answer.broken
