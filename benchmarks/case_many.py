@@ -111,10 +111,11 @@ def thousand(options: Options) -> Iterator[Figure]:
     """1,000 jobs in flight against the published rate limits: requests a second, and the time they take."""
     del options
     scenario = Scenario(images=1, image_bytes=50_000, job_s=1.0, workers=100, rate_limits=True)
+    jobs = 1000
     with Endpoint(scenario) as endpoint:
-        told = run_client("ours", endpoint, jobs=1000, images=1, at_once=True)
+        told = run_client("ours", endpoint, jobs=jobs, images=1, at_once=True)
         seen = endpoint.seen()
-    assert told["images"] == 1000
+    assert told["images"] == jobs
     for route in ("status", "stream"):
         busiest = seen["per_second"][route]
         yield Figure(
@@ -125,4 +126,4 @@ def thousand(options: Options) -> Iterator[Figure]:
             held=busiest < MAX_PER_SECOND,
         )
     yield Figure(name="wall (10 s is what 100 workers need)", unit="s", values={"ours": told["wall_s"]})
-    yield Figure(name="requests a job", unit="", values={"ours": sum(seen["requests"].values()) / 1000})
+    yield Figure(name="requests a job", unit="", values={"ours": sum(seen["requests"].values()) / jobs})

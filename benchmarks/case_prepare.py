@@ -32,7 +32,7 @@ def photos(folder: Path, count: int) -> list[str]:
         shapes = Image.frombytes("RGB", (16, 16), rng.randbytes(768)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         grain = Image.frombytes("RGB", (SIDE, SIDE), rng.randbytes(SIDE * SIDE * 3))
         path = folder / f"{index}.jpg"
-        Image.blend(shapes, grain, 0.06).save(path, quality=92)
+        Image.blend(shapes, grain, 0.015).save(path, quality=92)
         paths.append(str(path))
     return paths
 

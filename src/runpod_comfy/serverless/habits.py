@@ -19,10 +19,10 @@ __all__ = ["EndpointHabits"]
 logger = logging.getLogger(__name__)
 
 _REMEMBERED_S = 3600.0
-_POLLS_PER_S = 90.0
+_POLLS_PER_S = 80.0
 """Half of what RunPod allows for ``status`` or ``stream``: the rest is for answers that cannot wait."""
 _MAX_HELD_STREAMS = 200
-_MAX_READS = 64
+_MAX_READS = 96
 """Answers of ``/stream`` on their way at once: each fills some 300 KB of buffers before anybody looks at it."""
 
 
