@@ -56,6 +56,21 @@ def test_a_result_saves_everything_and_keeps_subfolders(tmp_path):
     ]
 
 
+def test_what_a_worker_sends_as_a_picture_is_never_run_as_a_program():
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    with pytest.raises(InputError, match="EPS"):
+        _ = image(data=postscript).item
+    with pytest.raises(InputError, match="not an image"):
+        _ = image(data=b"junk").item
+
+
+def test_one_bad_name_does_not_cost_the_other_files(tmp_path):
+    result = WorkflowResult([image("../a.png"), image("b.png"), image("c.png")])
+    with pytest.raises(InputError, match=r"2 other file\(s\)"):
+        result.save(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "c.png"]
+
+
 @pytest.mark.parametrize(("name", "subfolder"), [("../a.png", None), ("a.png", "../.."), ("/a.png", None)])
 def test_a_hostile_name_is_not_written_anywhere(name, subfolder, tmp_path):
     result = WorkflowResult([image(name, subfolder)])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runpod_comfy.errors import ConfigurationError
-from runpod_comfy.settings import DEFAULT_BASE_URL, EndpointSettings, WorkerSettings, comfyui_url
+from runpod_comfy.settings import DEFAULT_BASE_URL, EndpointSettings, WorkerSettings, comfyui_url, shown_url
 
 KEY = "rpa_SECRET123"
 
@@ -90,7 +90,9 @@ def test_the_key_stays_out_of_repr(env):
     assert KEY not in repr(EndpointSettings.resolve(environ=env))
 
 
-@pytest.mark.parametrize("url", ["api.runpod.ai", "ftp://x", "http://", "javascript:1"])
+@pytest.mark.parametrize(
+    "url", ["api.runpod.ai", "ftp://x", "http://", "javascript:1", "http://[", "http://127.0.0.1:99999", "http://a:b"]
+)
 def test_an_address_that_is_none_is_refused(env, url):
     with pytest.raises(ConfigurationError, match="http"):
         EndpointSettings.resolve(base_url=url, environ=env)
@@ -100,6 +102,19 @@ def test_credentials_in_an_address_are_not_shown(env):
     with pytest.raises(ConfigurationError) as caught:
         EndpointSettings.resolve(base_url="ftp://me:hunter2@host/", environ=env)
     assert "hunter2" not in str(caught.value)
+
+
+def test_an_address_of_the_endpoint_is_answered_with_its_id(env):
+    with pytest.raises(ConfigurationError, match="the endpoint's id is 'abc1'"):
+        EndpointSettings.resolve(endpoint="https://api.runpod.ai/v2/abc1/run", environ=env)
+    with pytest.raises(ConfigurationError, match="RUNPOD_ENDPOINT_ID"):
+        EndpointSettings.resolve(endpoint="<RUNPOD_ENDPOINT_ID>", environ=env)
+    with pytest.raises(ConfigurationError, match=r"Write http://127\.0\.0\.1:8188\."):
+        comfyui_url("127.0.0.1:8188")
+
+
+def test_an_address_is_shown_without_its_password():
+    assert shown_url("https://bob:hunter2@host:1/path") == "https://host:1/path"
 
 
 def test_the_worker_aggregates_only_with_a_bucket():

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
 
-__all__ = ["CLEANUP_S", "close_shared", "iterate_async", "iterate_sync", "run_async", "run_sync", "shared"]
+__all__ = ["CLEANUP_S", "close_shared", "iterate_async", "iterate_sync", "outlive", "run_async", "run_sync", "shared"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class _Background:
     def __init__(self) -> None:
         self.loop = _new_event_loop()
         self.running: set[_Running[Any]] = set()
+        self.farewells: set[asyncio.Task[Any]] = set()
         self.shared: dict[Hashable, _Shared[Any]] = {}
         self.thread = threading.Thread(target=self._run, name="runpod-comfy", daemon=True)
         self.thread.start()
@@ -57,6 +58,7 @@ class _Background:
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         asyncio.set_event_loop(self.loop)
+        _here.background = self
         self.loop.run_forever()
 
     def start(self, work: Callable[[], Coroutine[Any, Any, T]]) -> _Running[T]:
@@ -66,17 +68,20 @@ class _Background:
 
     async def drain(self) -> None:
         """End all work, then close what it shared; the last thing that happens on this loop."""
-        tasks = [running.task for running in self.running if running.task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CLEANUP_S)
+        for running in self.running:
+            running.cancel_once()
+        deadline_s = self.loop.time() + CLEANUP_S + 0.5
+        while (tasks := self._unfinished()) and self.loop.time() < deadline_s:
+            await asyncio.wait(tasks, timeout=deadline_s - self.loop.time())
         while self.shared:
             _, resource = self.shared.popitem()
             await resource.close()
         # A connection that was told to close needs a turn of the loop to do so.
         await asyncio.sleep(0)
         await self.loop.shutdown_asyncgens()
+
+    def _unfinished(self) -> set[asyncio.Task[Any]]:
+        return self.farewells | {running.task for running in self.running if running.task is not None}
 
     def awaited(self) -> bool:
         """Whether a thread that the interpreter will wait for is itself waiting for work here."""
@@ -130,15 +135,16 @@ class _Running(Generic[T]):
 
     def give_up(self) -> None:
         """From any thread: cancel the work; ``outcome`` is set when its clean-up has ended."""
+        if not self.outcome.done():
+            with suppress(RuntimeError):  # the loop is closed, and with it the work
+                self._background.loop.call_soon_threadsafe(self.cancel_once)
 
-        def cancel() -> None:
+    def cancel_once(self) -> None:
+        """On the loop: cancel the work. A second time would cut short the clean-up that the first has begun."""
+        if not self._given_up:
             self._given_up = True
             if self.task is not None:
                 self.task.cancel()
-
-        if not self.outcome.done():
-            with suppress(RuntimeError):  # the loop is closed, and with it the work
-                self._background.loop.call_soon_threadsafe(cancel)
 
     def wait(self, *, until_s: float | None = None) -> bool:
         """Wait in slices, so that signals get through; True where the work has ended."""
@@ -187,16 +193,29 @@ class _Shared(Generic[T]):
 
 
 _lock = threading.Lock()
+_here = threading.local()  # the loop's thread knows it also while the process ends
 _background: _Background | None = None
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
+    if not _has_standard_streams():
+        # A socket would get one of their numbers, and uvloop ends the process when it closes such a one.
+        return asyncio.new_event_loop()
     try:
         import uvloop  # noqa: PLC0415 - an optional, faster loop
     except ImportError:
         return asyncio.new_event_loop()
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     return loop
+
+
+def _has_standard_streams() -> bool:
+    try:
+        for number in range(3):
+            os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def _get_background() -> _Background:
@@ -212,6 +231,9 @@ def _forget_after_fork() -> None:
     global _background, _lock  # noqa: PLW0603 - likewise
     _background = None
     _lock = threading.Lock()
+
+
+_here = threading.local()  # the loop's thread knows it also while the process ends
 
 
 def _drain_at_exit() -> None:
@@ -305,6 +327,17 @@ def _retrieve(future: asyncio.Future[Any] | concurrent.futures.Future[Any]) -> N
     """Mark a future's error as seen."""
     if future.done() and not future.cancelled():
         future.exception()
+
+
+def outlive(farewell: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+    """Start what must be done before the process ends, whoever stops waiting for it. On the loop only."""
+    background: _Background | None = getattr(_here, "background", None)
+    if background is None:
+        raise RuntimeError("Only work on the background loop can be outlived.")
+    task = background.loop.create_task(farewell())
+    background.farewells.add(task)
+    task.add_done_callback(background.farewells.discard)
+    return task
 
 
 async def shared(key: Hashable, make: Callable[[], Awaitable[T]], close: Callable[[T], Awaitable[None]]) -> T:

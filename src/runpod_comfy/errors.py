@@ -30,6 +30,7 @@ anything else of the package.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class RunpodComfyError(Exception):
         super().__init__(message)
         self.job_id = job_id
         self.endpoint_id = endpoint_id
+
+    @property
+    def code(self) -> str:
+        """A name for scripts, such as ``job_failed``; it stays the same when texts change."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
 
 
 class ConfigurationError(RunpodComfyError, ValueError):

@@ -7,14 +7,15 @@ saves files never pays for decoding, and a saved PNG keeps the workflow that Com
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from runpod_comfy.errors import InputError
 from runpod_comfy.media.files import safe_output_path, write_new
+from runpod_comfy.media.pictures import decoding, open_picture, picture_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,10 +135,13 @@ class WorkflowOutputImage(OutputFile):
 
     @cached_property
     def item(self) -> Image.Image:
-        """The picture as a ``PIL.Image.Image``, opened when first asked for and the same object afterwards."""
-        from PIL import Image  # noqa: PLC0415 - whoever only saves files never loads Pillow
+        """The picture as a ``PIL.Image.Image``, opened when first asked for and the same object afterwards.
 
-        return Image.open(io.BytesIO(self.data))
+        Raises:
+            InputError: The worker's bytes are no picture, or one that must not be opened (see ``open_picture``).
+        """
+        with picture_errors(self.name), decoding():
+            return open_picture(self.data, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,10 +215,24 @@ class WorkflowResult(list[WorkflowOutputImage]):
         """Write every picture and file into a folder and return the paths; nothing there is overwritten.
 
         The folder is made where it is missing. Subfolders that the workflow chose are kept.
+
+        Raises:
+            InputError: A name that the worker sent leads out of the folder; all others are written all the same.
         """
         root = Path(folder)
         root.mkdir(parents=True, exist_ok=True)
-        return [write_new(safe_output_path(root, each.name, each.subfolder), each.data) for each in self.outputs]
+        written: list[Path] = []
+        refused: list[InputError] = []
+        for each in self.outputs:
+            try:
+                path = safe_output_path(root, each.name, each.subfolder)
+            except InputError as exc:
+                refused.append(exc)
+            else:
+                written.append(write_new(path, each.data))
+        if refused:
+            raise InputError(f"{refused[0]} It was not written; {len(written)} other file(s) were.") from refused[0]
+        return written
 
     @property
     def outputs(self) -> list[OutputFile]:

@@ -14,12 +14,13 @@ its ``api_key`` is honoured.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from runpod_comfy.errors import ConfigurationError
 from runpod_comfy.profiles import read_key, read_profile
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.profiles import Profile
 
-__all__ = ["DEFAULT_BASE_URL", "DEFAULT_COMFYUI_URL", "EndpointSettings", "WorkerSettings", "comfyui_url"]
+__all__ = ["DEFAULT_BASE_URL", "DEFAULT_COMFYUI_URL", "EndpointSettings", "WorkerSettings", "comfyui_url", "shown_url"]
 
 DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
 DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
@@ -136,6 +137,12 @@ def _endpoint_id(endpoint: object, env: Mapping[str, str], profile: Profile) -> 
             f"endpoint is a {type(found).__name__}; it takes an endpoint id, or an object with an endpoint_id."
         )
     endpoint_id = found.strip()
+    if in_url := re.match(r"https?://[^/]+/v2/([^/?#]+)", endpoint_id):
+        raise ConfigurationError(f"{endpoint_id!r} is an address; the endpoint's id is {in_url[1]!r}. Pass that.")
+    if endpoint_id.startswith("<"):
+        raise ConfigurationError(
+            f"{endpoint_id!r} stands for your endpoint's id, which is on its page in RunPod's console."
+        )
     if not endpoint_id.replace("-", "").replace("_", "").isalnum() or not endpoint_id.isascii():
         raise ConfigurationError(f"{endpoint_id!r} is no endpoint id: it takes the short id, not a URL or a name.")
     return endpoint_id
@@ -147,6 +154,8 @@ def _api_key(api_key: str | None, env: Mapping[str, str], profile: Profile) -> s
     # `import runpod` copies the file's key into runpod.api_key, where it would outrank the environment.
     if in_module == in_file:
         in_module = None
+    if not isinstance(api_key, str | None):
+        raise ConfigurationError(f"api_key is a {type(api_key).__name__}; it takes a string.")
     key = api_key or in_module or env.get("RUNPOD_API_KEY") or read_key(profile.name, env) or in_file or ""
     key = key.strip()
     if not key:
@@ -169,10 +178,22 @@ def _key_from_runpod_file(env: Mapping[str, str]) -> str | None:
     return key if isinstance(key, str) and key else None
 
 
+def shown_url(url: str) -> str:
+    """Return an address for people: without the user and the password that may stand in it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
 def _http_url(url: str, variable: str) -> str:
-    parts = urlsplit(url.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        # Not shown where it may hold a password.
-        shown = "That" if "@" in url else repr(url)
-        raise ConfigurationError(f"{shown} is no http:// or https:// address (argument, or {variable}).")
-    return url.strip().rstrip("/")
+    text = url.strip()
+    # Not shown where it may hold a password.
+    shown = "That" if "@" in text else repr(text)
+    try:
+        parts = urlsplit(text)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, or a port that is no number below 65536
+        is_address = False
+    if not is_address:
+        more = f" Write http://{text}." if re.fullmatch(r"[\w.-]+(:\d+)?(/.*)?", text) else ""
+        raise ConfigurationError(f"{shown} is no http:// or https:// address (argument, or {variable}).{more}")
+    return text.rstrip("/")

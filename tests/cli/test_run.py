@@ -3,7 +3,6 @@
 import hashlib
 import json
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -27,13 +26,6 @@ def workflow_in(path):
     """The workflow that ComfyUI has stored in a PNG."""
     with Image.open(path) as picture:
         return json.loads(picture.text["prompt"])
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 # -- what comes out ----------------------------------------------------------------------------------------------------
@@ -128,7 +120,7 @@ def test_two_places_are_one_too_many(cli):
         (["latin1.jinja"], 2, "UTF-8"),
         ([TEMPLATE, PHOTOS[0], "--endpoint", "a"], 3, "RUNPOD_API_KEY"),
         ([TEMPLATE, PHOTOS[0], "--comfyui", "http://127.0.0.1:9"], 1, "did not answer"),
-        ([TEMPLATE, PHOTOS[0], "-o", "latin1.jinja"], 2, "is a file"),
+        ([TEMPLATE, PHOTOS[0], "-o", "latin1.jinja"], 2, "--output-dir latin1.jinja"),
     ],
 )
 def test_what_goes_wrong_has_its_exit_code_and_says_what_to_do(args, code, words, cli, monkeypatch):
@@ -176,7 +168,7 @@ def test_an_unquoted_glob_after_one_flag_works(shell):
 def test_a_signal_cancels_the_job_and_then_ends_the_command(number, code, shell, runpod_emulator):
     Path("slow.jinja").write_text(SLOW)
     process = shell(f"exec runpod-comfy run slow.jinja {PHOTOS[0]}")
-    wait_until(lambda: [job.state for job in runpod_emulator.jobs()] == [JobState.IN_PROGRESS])
+    next(line for line in process.stderr if "started" in line)
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == code, err
@@ -191,6 +183,21 @@ def test_a_reader_that_leaves_early_does_not_end_what_is_paid_for(shell):
     assert process.returncode == 0, err
     assert len(out.splitlines()) == 1
     assert len(list(Path("out").rglob("*.png"))) == 4
+
+
+@pytest.mark.parametrize("away", [">/dev/full", "2>/dev/full", ">&-", "<&-", "2>&-", ">&- 2>&- <&-"])
+def test_a_stream_that_cannot_be_written_does_not_end_what_is_paid_for(away, shell):
+    process = shell(f"runpod-comfy run {TEMPLATE} {PHOTOS[0]} -n 2 -b 1 {away}")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert len(list(Path("out").rglob("*.png"))) == 2
+
+
+def test_a_password_in_an_address_is_not_shown(cli):
+    done = cli("run", TEMPLATE, PHOTOS[0], "--comfyui", "http://bob:hunter2@127.0.0.1:9")
+    assert "127.0.0.1:9" in done.err
+    assert "hunter2" not in done.err
 
 
 @pytest.mark.parametrize("env", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C"}])

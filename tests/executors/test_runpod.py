@@ -17,6 +17,7 @@ from PIL import Image
 from runpod_comfy import (
     AuthenticationError,
     ConfigurationError,
+    InputError,
     JobCancelled,
     JobFailed,
     JobTimedOut,
@@ -410,6 +411,65 @@ def test_jobs_still_running_when_a_gather_fails_or_a_script_ends_are_cancelled(m
     )
     assert (process.communicate(timeout=30)[1], process.returncode) == ("", 0)
     assert endpoint.states() == ["CANCELLED"] * 4
+
+
+@pytest.mark.parametrize("count", [16, 60])
+def test_ctrl_c_while_many_jobs_are_gathered_cancels_every_one(make_endpoint, lines, count):
+    endpoint = make_endpoint(lines(picture(0), hold=forever))
+    process = run_script(
+        endpoint,
+        f"""
+        async def main():
+            await asyncio.gather(*(executor.submit_workflow_async(template) for _ in range({count})))
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            sys.exit(130)
+        """,
+    )
+    wait_until(lambda: len(endpoint.jobs()) == count and "IN_PROGRESS" in endpoint.states())
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate(timeout=30)[1], process.returncode) == ("", 130)
+    assert endpoint.states() == ["CANCELLED"] * count
+
+
+def test_closing_an_executor_ends_what_it_has_under_way(make_endpoint, lines):
+    endpoint = make_endpoint(lines(picture(0), hold=forever))
+    executor = endpoint.executor()
+    outcome = []
+
+    def wait_for_it():
+        try:
+            executor.submit_workflow(TEMPLATE)
+        except JobCancelled as exc:
+            outcome.append(exc)
+
+    waiting = threading.Thread(target=wait_for_it)
+    waiting.start()
+    wait_until(lambda: endpoint.states() == ["IN_PROGRESS"])
+    executor.close()
+    waiting.join(20)
+    [error] = outcome
+    assert "closed" in str(error)
+    assert error.job_id == endpoint.jobs()[0].job_id
+    assert endpoint.states() == ["CANCELLED"]
+
+
+async def test_leaving_an_async_block_ends_what_a_failed_gather_left_behind(make_endpoint, lines):
+    endpoint = await asyncio.to_thread(make_endpoint, lines(picture(0), hold=forever))
+    jobs = []
+
+    async def work():
+        async with endpoint.executor() as executor:
+            jobs.append(executor.submit_workflow_async(TEMPLATE))
+            await asyncio.to_thread(wait_until, lambda: endpoint.states() == ["IN_PROGRESS"])
+            await asyncio.gather(jobs[0], executor.submit_workflow_async(TEMPLATE, "missing.png"))
+
+    with pytest.raises(InputError):
+        await work()
+    assert await asyncio.to_thread(endpoint.states) == ["CANCELLED"]
+    with pytest.raises(JobCancelled):
+        await jobs[0]
 
 
 # -- handles -----------------------------------------------------------------------------------------------------------

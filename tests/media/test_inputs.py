@@ -1,6 +1,9 @@
 """Images on their way in."""
 
 import io
+import os
+import signal
+import threading
 import weakref
 from contextlib import suppress
 
@@ -202,6 +205,37 @@ def test_what_is_no_usable_image_is_named_with_the_reason(source, words, tmp_pat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=words):
         encode_image(source, label="input image 3")
+
+
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        with pytest.raises(InputError, match="is no regular file"):
+            encode_image(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # forking then is what is tested
+def test_a_process_forked_while_another_thread_decodes_can_decode():
+    bitmap = encoded(picture(size=(400, 400)), "BMP")
+    stop = threading.Event()
+
+    def decode():
+        while not stop.is_set():
+            encode_image(bitmap)
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    try:
+        for _ in range(10):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                encode_image(bitmap)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stop.set()
+        thread.join()
 
 
 async def test_every_bad_image_is_reported_at_once(photo):

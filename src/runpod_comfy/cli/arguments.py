@@ -48,7 +48,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if not path.is_dir():
+        if not _is_folder(path):
             found.append(path)
             continue
         pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES and file.is_file())
@@ -56,6 +56,13 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
             raise click.BadParameter(f"the folder {path} has no pictures (.jpg, .png or .webp).")
         found += pictures
     return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have; what is wrong with it is said when it is read
+        return False
 
 
 def parse_variables(assignments: Iterable[str]) -> dict[str, Any]:

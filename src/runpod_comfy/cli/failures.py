@@ -14,7 +14,6 @@ code   meaning
 
 from __future__ import annotations
 
-import re
 import signal
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,7 +96,7 @@ def describe(exc: BaseException) -> Failure:
         case errors.RunpodComfyError():
             return Failure(
                 exit_code=next(code for kind, code in _EXIT_CODES if isinstance(exc, kind)),
-                code=_snake_case(type(exc).__name__),
+                code=exc.code,
                 message=str(exc),
                 details={name: value for name in _DETAILS if (value := getattr(exc, name, None))},
                 hint=_KEY_HINT if isinstance(exc, MissingKey) else None,
@@ -122,7 +121,3 @@ def describe(exc: BaseException) -> Failure:
 def _os_error(exc: OSError) -> str:
     where = f"{exc.filename}: " if exc.filename else ""
     return f"{where}{exc.strerror or exc}"
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+import tempfile
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +15,7 @@ from runpod_comfy.cli.failures import describe
 from runpod_comfy.cli.progress import Tally, choose_display
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME
-from runpod_comfy.errors import ConfigurationError, RunpodComfyError
+from runpod_comfy.errors import ConfigurationError, InputError, RunpodComfyError
 from runpod_comfy.events import Finished, OutputReady, Queued, Warned
 from runpod_comfy.media.files import safe_output_path, write_new
 from runpod_comfy.results import OutputFile, OutputText, Timings, WorkflowOutputImage
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from runpod_comfy.events import Event
     from runpod_comfy.results import WorkflowResult
 
-__all__ = ["Job", "JobOptions"]
+__all__ = ["STAND_IN", "Job", "JobOptions", "log_shown_by"]
 
-_STAND_IN = (
+STAND_IN = (
     "LOCAL STAND-IN: no endpoint was named. These pictures show what was sent, not what a model would draw.\n"
     "  (--endpoint ID or --comfyui URL makes real ones.)"
 )
@@ -78,7 +79,7 @@ class Job:
     def carry_out(self) -> int:
         """Do it all and return the exit code; whatever happens, what arrived is saved and listed."""
         try:
-            with _log_shown_by(self._output):
+            with log_shown_by(self._output):
                 self._run()
         except (RunpodComfyError, OSError, KeyboardInterrupt) as exc:
             self._result = self._result or getattr(exc, "partial", None)
@@ -146,7 +147,12 @@ class Job:
             "size_bytes": file.size_bytes,
             "sha256": file.sha256,
         }
-        path = write_new(safe_output_path(self._asked.output_dir, file.name, file.subfolder), file.data)
+        try:
+            path = safe_output_path(self._asked.output_dir, file.name, file.subfolder)
+        except InputError as exc:
+            self._output.warn(f"{exc} It is saved under another one.")
+            path = self._asked.output_dir / f"unnamed.{file.media_type.rpartition('/')[2] or 'bin'}"
+        path = write_new(path, file.data)
         records.append(record | {"path": os.fspath(path)})
         # Last: an interrupt comes while this waits for whoever reads it.
         self._output.data(os.fspath(path))
@@ -155,7 +161,7 @@ class Job:
         """Say what is about to be sent where; pictures that are not real never come as a surprise."""
         asked = self._asked
         if not asked.target.asked_for:
-            self._output.loud(_STAND_IN)
+            self._output.loud(STAND_IN)
         parts = []
         if asked.images:
             size_bytes = sum(path.stat().st_size for path in asked.images if path.is_file())
@@ -229,20 +235,22 @@ def _count(number: int, noun: str) -> str:
 
 
 def _check_folder(folder: Path) -> None:
-    """See before anything is paid for that files can be written into a folder; it is made when the first one comes.
+    """Make the folder and see, before anything is paid for, that files can be written into it.
 
     Raises:
         ConfigurationError: They cannot.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise ConfigurationError(f"--output-dir {folder}: {existing} is a file. Name a folder.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"--output-dir {folder}: {existing} may not be written. Name another folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Trying is the only way to know: a file system may be read-only, or full, or none that files can be put on.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as exc:
+        raise ConfigurationError(f"--output-dir {folder}: {exc.strerror or exc}. Name another folder.") from exc
 
 
 @contextmanager
-def _log_shown_by(output: Output) -> Iterator[None]:
+def log_shown_by(output: Output) -> Iterator[None]:
     """Show what the library logs as a warning; events that are shown anyway are left out."""
     handler = _LogHandler(output)
     logger = logging.getLogger("runpod_comfy")

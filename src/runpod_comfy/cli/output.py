@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from runpod_comfy.cli.failures import Failure
 
-__all__ = ["Output", "printable", "tidy_streams", "write_to_stderr"]
+__all__ = ["Output", "open_streams", "printable", "tidy_streams", "write_to_stderr"]
 
+_STDERR = 2
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
 
 
@@ -122,6 +123,13 @@ def printable(text: str) -> str:
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def open_streams() -> None:
+    """Give a standard stream that was closed a place to write to: its number would go to a socket."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(number)
+
+
 def tidy_streams() -> None:
     """Let no character that a stream's encoding lacks end the command, and write file names as they are on disk."""
     codecs.register_error("lenient", _lenient)
@@ -143,13 +151,13 @@ def write_to_stderr(line: str) -> None:
 
 
 def _write(stream: TextIO | None, text: str) -> None:
-    """Write at once. A reader that has gone, as `| head` does, ends the writing and not the work that is paid for."""
+    """Write at once. A reader that has gone (`| head`) or a full disk ends the writing, not the work that is paid."""
     if stream is None:
         return
     try:
         stream.write(text)
         stream.flush()
-    except BrokenPipeError:
+    except OSError:
         # What is still buffered would be written again at exit.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from runpod_comfy.cli.failures import MissingKey
 from runpod_comfy.errors import ConfigurationError
 from runpod_comfy.profiles import read_profile
+from runpod_comfy.settings import shown_url
 
 if TYPE_CHECKING:
     from runpod_comfy.executors.base import WorkflowExecutor
@@ -41,7 +42,8 @@ class Target:
     def __str__(self) -> str:
         what = {"runpod": "RunPod endpoint", "comfyui": "ComfyUI at", "local": "the local stand-in"}[self.kind]
         named_by = f" ({self.variable})" if self.variable else ""
-        return " ".join(part for part in (what, self.name) if part) + named_by
+        name = shown_url(self.name) if self.name and self.kind == "comfyui" else self.name
+        return " ".join(part for part in (what, name) if part) + named_by
 
 
 def choose_target(

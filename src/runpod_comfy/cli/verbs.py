@@ -12,7 +12,7 @@ import click
 
 from runpod_comfy._version import __version__
 from runpod_comfy.cli.failures import Interrupted, describe
-from runpod_comfy.cli.output import Output, tidy_streams
+from runpod_comfy.cli.output import Output, open_streams, tidy_streams
 from runpod_comfy.errors import RunpodComfyError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class _Listed(NamedTuple):
 
 _VERBS = {
     "run": _Listed("runpod_comfy.cli.run", "Run a workflow: template and photos in, images out."),
+    "batch": _Listed("runpod_comfy.cli.batch", "Run a workflow for every row of a table, or over a grid: a dataset."),
     "example": _Listed(
         "runpod_comfy.cli.example", "Write a portrait template and two photos here, to try things with."
     ),
@@ -118,6 +119,7 @@ def _command(ctx: click.Context) -> None:
 
 def run_command(args: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or what ``failures`` gives."""
+    open_streams()
     tidy_streams()
     _interrupt_on_signals()
     words = sys.argv[1:] if args is None else list(args)

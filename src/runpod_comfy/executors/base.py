@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+import weakref
 from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack, aclosing
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from runpod_comfy import _loop
-from runpod_comfy.errors import ConfigurationError, JobError, RunpodComfyError, WaitTimeout
+from runpod_comfy.errors import ConfigurationError, JobCancelled, JobError, RunpodComfyError, WaitTimeout
 from runpod_comfy.events import Finished, OutputReady, Queued, Warned
 from runpod_comfy.executors.collect import Collector
 from runpod_comfy.executors.request import request_method, workflow_request
@@ -59,6 +60,8 @@ class WorkflowExecutor(ABC):
         batches_needed(1, batch_size)
         self.batch_size = batch_size
         self._slots = Slots(max_concurrent_jobs)
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._ended_by_close: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
     @request_method(workflow_request)
     def submit_workflow(self, request: WorkflowRequest) -> WorkflowResult:
@@ -94,12 +97,18 @@ class WorkflowExecutor(ABC):
         return _loop.iterate_async(lambda: self._events(request))
 
     def close(self) -> None:
-        """Let go of what this executor holds. Connections are shared by all executors and closed at exit."""
-        _loop.run_sync(self._close)
+        """End what this executor has under way, cancelling its jobs, and let go of what it holds.
+
+        Jobs of handles run on. Connections are shared by all executors and closed at exit.
+        """
+        _loop.run_sync(self._end)
 
     async def aclose(self) -> None:
-        """Let go of what this executor holds. Connections are shared by all executors and closed at exit."""
-        await _loop.run_async(self._close)
+        """End what this executor has under way, cancelling its jobs, and let go of what it holds.
+
+        Jobs of handles run on. Connections are shared by all executors and closed at exit.
+        """
+        await _loop.run_async(self._end)
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +134,14 @@ class WorkflowExecutor(ABC):
         they arrive. Closing the generator early, or cancelling its task, ends the remote work before it returns.
         """
 
+    async def _end(self) -> None:
+        for task in self._under_way:
+            self._ended_by_close.add(task)
+            task.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=_loop.CLEANUP_S)
+        await self._close()
+
     async def _close(self) -> None:  # noqa: B027 - most subclasses hold nothing
         """Let go of what the subclass holds."""
 
@@ -148,17 +165,28 @@ class WorkflowExecutor(ABC):
         started_s = time.monotonic()
         shelf = None if request.output_dir is None else Shelf.open(request.output_dir)
         collector = Collector()
+        task = asyncio.current_task()
         try:
+            if task is not None:
+                self._under_way.add(task)
             async with aclosing(self._carried_out(request, shelf, collector)) as run:
                 async for event in _until(run, request.timeout_s or DEFAULT_TIMEOUT_S):
                     collector.add(event)
                     if not isinstance(event, Timings):
                         yield event
+        except asyncio.CancelledError as exc:
+            if task in self._ended_by_close:
+                closed = JobCancelled("The executor was closed while this was under way.", job_id=collector.job_id)
+                raise _with_partial(closed, collector) from exc
+            raise
         except TimeoutError as exc:
             raise _with_partial(_wait_timeout(collector.job_id, request), collector) from exc
         except RunpodComfyError as exc:
             error = _with_partial(exc, collector)
             raise error from (exc if error is not exc else exc.__cause__)
+        finally:
+            if task is not None:
+                self._under_way.discard(task)
         yield Finished(result=collector.result(total_s=time.monotonic() - started_s))
 
     async def _carried_out(
@@ -210,7 +238,7 @@ def _wait_timeout(job_id: str | None, request: WorkflowRequest) -> WaitTimeout:
     waited_s = request.timeout_s or DEFAULT_TIMEOUT_S
     return WaitTimeout(
         f"Not finished after {waited_s:g} s, the timeout of this call; "
-        + (f"job {job_id} was cancelled." if job_id else "nothing was running yet.")
+        + (f"RunPod was asked to cancel job {job_id}." if job_id else "nothing was running yet.")
         + " Pass a longer timeout=, or split the work into smaller jobs.",
         job_id=job_id,
     )

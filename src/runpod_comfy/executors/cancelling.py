@@ -7,6 +7,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from runpod_comfy import _loop
 from runpod_comfy.errors import JobError, RateLimited, RunpodComfyError, TransportError, WaitTimeout
 from runpod_comfy.serverless.retry import Backoff
 
@@ -53,4 +54,4 @@ class ownership:  # noqa: N801 - reads as a statement: `async with ownership(…
         if not ended:
             # Shielded: a second interrupt ends the waiting, not the request.
             with suppress(asyncio.CancelledError):
-                await asyncio.shield(asyncio.ensure_future(cancel_job(self._link, self._job_id)))
+                await asyncio.shield(_loop.outlive(lambda: cancel_job(self._link, self._job_id)))

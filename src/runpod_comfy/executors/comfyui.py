@@ -11,7 +11,7 @@ from runpod_comfy.comfyui.runner import run_batches
 from runpod_comfy.events import Queued, Started
 from runpod_comfy.executors.base import WorkflowExecutor
 from runpod_comfy.serverless.connect import http_session
-from runpod_comfy.settings import comfyui_url
+from runpod_comfy.settings import comfyui_url, shown_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -47,7 +47,7 @@ class ComfyServerWorkflowExecutor(WorkflowExecutor):
         self._headers = dict(headers or {})
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.url!r}, batch_size={self.batch_size})"
+        return f"{type(self).__name__}({shown_url(self.url)!r}, batch_size={self.batch_size})"
 
     async def _run(
         self, submission: Submission, request: WorkflowRequest, shelf: Shelf | None

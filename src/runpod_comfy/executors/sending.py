@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from runpod_comfy import _loop
 from runpod_comfy.dialects.native_request import encode_request
 from runpod_comfy.errors import PayloadTooLarge, RateLimited, RunpodComfyError, SubmissionUncertain, TransportError
 from runpod_comfy.executors.cancelling import CLEANUP_S, cancel_job
@@ -96,7 +98,8 @@ async def send_job(link: EndpointLink, submission: Submission, *, timeout_s: flo
     try:
         return await asyncio.shield(sending)
     except asyncio.CancelledError:
-        await _take_back(link, sending)
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(_loop.outlive(lambda: _take_back(link, sending)))
         raise
 
 

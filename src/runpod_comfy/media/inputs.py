@@ -13,6 +13,7 @@ import functools
 import hashlib
 import math
 import os
+import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ from runpod_comfy.media.formats import media_type_of, size_in_container
 from runpod_comfy.media.pictures import (
     check_size,
     decoding,
-    decoding_lock,
     open_picture,
     picture_errors,
     png_of,
@@ -41,6 +41,7 @@ __all__ = ["EncodedImage", "ImageSource", "InputImage", "encode_image", "encode_
 
 ImageSource: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview"
 
+_MAX_FILE_BYTES = 1024 * 1024 * 1024
 _MAX_PATH_LENGTH = 4096
 _MAX_ENCODERS = 4  # a decoded photo takes 50 MB and more
 _SENT_AS_THEY_ARE = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
@@ -219,11 +220,18 @@ def _read(source: Any, label: str) -> bytes:
 
 def _read_path(path: str, label: str) -> bytes:
     try:
+        about = Path(path).stat()
+        if stat.S_ISDIR(about.st_mode):
+            raise InputError(f"{label}: is a folder. Give the files in it.")
+        if not stat.S_ISREG(about.st_mode):  # a pipe or a device may never end
+            raise InputError(f"{label}: is no regular file. Give a file, or its bytes.")
+        if about.st_size > _MAX_FILE_BYTES:
+            raise InputError(
+                f"{label}: has {about.st_size:,} bytes; at most {_MAX_FILE_BYTES:,} are read. Scale it down."
+            )
         return Path(path).read_bytes()
     except FileNotFoundError as exc:
         raise InputError(f"{label}: there is no such file. Check the path; it starts at {Path.cwd()}.") from exc
-    except IsADirectoryError as exc:
-        raise InputError(f"{label}: is a folder. Give the files in it.") from exc
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         reason = getattr(exc, "strerror", None) or exc
         raise InputError(f"{label}: cannot be read ({reason}). Check the path and its permissions.") from exc
@@ -238,7 +246,7 @@ def _unread_file(image: Any) -> bytes | None:
     if not (is_webp or getattr(image, "tile", None)):
         return None
     data = b""
-    with decoding_lock, contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+    with decoding(), contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
         position = image.fp.tell()
         try:
             image.fp.seek(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ __all__ = [
     "MAX_IMAGE_PIXELS",
     "check_size",
     "decoding",
-    "decoding_lock",
     "open_picture",
     "picture_errors",
     "png_of",
@@ -34,8 +34,17 @@ MAX_IMAGE_PIXELS = 178_956_970
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 _ALPHA_MODES = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}  # PNG has their like, though not them
 
-decoding_lock = threading.Lock()
-"""Held while Pillow reads: see ``decoding``."""
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """A child has none of the parent's threads, and one of them may have held the lock."""
+    global _lock  # noqa: PLW0603 - one for each process
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def check_size(size: tuple[int, int], label: str) -> None:
@@ -69,7 +78,7 @@ def decoding() -> Iterator[None]:
 
     Two threads must not read the same image object, nor overlap in ``catch_warnings``, which swaps a global list.
     """
-    with decoding_lock, warnings.catch_warnings():
+    with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

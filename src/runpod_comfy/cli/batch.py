@@ -1,0 +1,140 @@
+"""``runpod-comfy batch``: its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runpod_comfy.cli.arguments import parse_variables
+from runpod_comfy.cli.output import Output
+from runpod_comfy.cli.targets import choose_target
+from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb
+
+__all__ = ["command"]
+
+
+@click.command(
+    cls=Verb,
+    name="batch",
+    context_settings=HELP_OPTIONS,
+    epilog="""\b
+Examples:
+  runpod-comfy batch portrait/workflow.json.jinja portrait --samples 2 -o dataset
+  runpod-comfy batch workflow.json.jinja products.csv --samples 4 --grid cfg=3,5 -o out --dry-run
+  runpod-comfy batch workflow.json.jinja --grid cfg=5..9/2 --grid prompt=@prompts.txt -o out -y
+  runpod-comfy batch workflow.json.jinja products.csv -o out --max-cost 12 --price 1.10
+
+\b
+DATA is .csv (Excel's too), .jsonl, .parquet, or a folder of photos; its columns are the template's variables. The
+columns id, seed and image are special. The same command again goes on where it ended and pays for nothing twice.
+Exit codes: as of run; 1 where a row failed.""",
+)
+@click.argument("template", type=click.Path(path_type=Path))
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--grid", "grid", multiple=True, metavar="NAME=VALUES", help="Vary a variable: 5,7,9 · 5..9/2 · 1..10#5 · @FILE."
+)
+@click.option("--zip", "zipped", is_flag=True, help="Take the grids' values together instead of all combinations.")
+@click.option("--var", "assignments", multiple=True, metavar="NAME=VALUE", help="A variable for all rows; as of run.")
+@click.option(
+    "-n",
+    "--samples",
+    "num_samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Images for each row and cell.",
+)
+@click.option(
+    "-b",
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Images in a batch.",
+)
+@click.option(
+    "--seeds",
+    default="per-row",
+    show_default=True,
+    metavar="same|per-row|N",
+    help="Seeds; in a grid they are the same in all cells of a row.",
+)
+@click.option(
+    "-o", "--output-dir", type=click.Path(path_type=Path), default="dataset", show_default=True, help="The folder."
+)
+@click.option("--jobs", type=click.IntRange(1, 1000), default=8, show_default=True, metavar="N", help="Jobs at once.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and send nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Start without asking.")
+@click.option(
+    "--confirm-above",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Ask before more images than this.",
+)
+@click.option(
+    "--max-images",
+    type=click.IntRange(min=1),
+    default=5000,
+    show_default=True,
+    metavar="N",
+    help="Refuse a plan with more images than this.",
+)
+@click.option(
+    "--max-cost", "max_cost_usd", type=click.FloatRange(0, min_open=True), metavar="USD", help="Start nothing beyond."
+)
+@click.option("--max-gpu-seconds", "max_gpu_s", type=click.FloatRange(0, min_open=True), metavar="S", help="Likewise.")
+@click.option(
+    "--price",
+    "price_per_hour_usd",
+    type=click.FloatRange(0, min_open=True),
+    metavar="USD",
+    help="What a worker costs an hour; else the profile's.",
+)
+@click.option("--skip-bad", is_flag=True, help="Leave rows out that cannot be used.")
+@click.option("--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try failed rows again.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Give up a job after."
+)
+@click.option(
+    "--endpoint", envvar="RUNPOD_ENDPOINT_ID", show_envvar=True, metavar="ID", help="Run on this RunPod endpoint."
+)
+@click.option("--comfyui", envvar="COMFYUI_URL", show_envvar=True, metavar="URL", help="Run on this ComfyUI server.")
+@click.option("--local", is_flag=True, help="Run on the local stand-in, whatever the environment says.")
+@click.option("--base-url", metavar="URL", help="Another address of RunPod's API (or set RUNPOD_ENDPOINT_BASE_URL).")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
+@click.option(
+    "--progress", type=click.Choice(["rich", "plain", "none"]), help="How to show progress, if not by terminal."
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    assignments: tuple[str, ...],
+    endpoint: str | None,
+    comfyui: str | None,
+    base_url: str | None,
+    local: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Run TEMPLATE for every row of DATA and every cell of a grid, and make a dataset of what it gives.
+
+    Shows what it will do before anything is paid for. Each image is on disk and in the manifest as soon as it arrives.
+    """
+    target = choose_target(ctx, endpoint=endpoint, comfyui=comfyui, local=local, base_url=base_url)
+    variables = parse_variables(assignments)
+    # Loads what a run needs: `--help` and typing errors don't wait for it.
+    from runpod_comfy.cli.dataset import DatasetCommand, DatasetOptions  # noqa: PLC0415 - see above
+
+    asked = DatasetOptions(target=target, variables=variables, **options)
+    return DatasetCommand(asked, Output(command="batch", as_json=as_json, quiet=quiet)).carry_out()

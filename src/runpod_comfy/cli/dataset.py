@@ -1,0 +1,275 @@
+"""A dataset from the command line: planned, shown, agreed to, made and summed up."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shlex
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runpod_comfy._version import __version__
+from runpod_comfy.cli.dataset_display import choose_dataset_display
+from runpod_comfy.cli.failures import describe
+from runpod_comfy.cli.job import STAND_IN, log_shown_by
+from runpod_comfy.cli.targets import make_executor
+from runpod_comfy.cli.verbs import COMMAND_NAME
+from runpod_comfy.dataset.folder import OutputFolder
+from runpod_comfy.dataset.grids import parse_axis, product_text
+from runpod_comfy.dataset.plan import make_plan, make_tasks
+from runpod_comfy.dataset.rows import Row, Table, read_rows
+from runpod_comfy.dataset.runner import DatasetRunner, RunOptions, Tally, pending
+from runpod_comfy.errors import ConfigurationError, InputError, RunpodComfyError
+from runpod_comfy.profiles import read_profile
+from runpod_comfy.workflow.template import WorkflowTemplate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runpod_comfy.cli.output import Output
+    from runpod_comfy.cli.targets import Target
+    from runpod_comfy.dataset.grids import Axis
+    from runpod_comfy.dataset.plan import Plan, Task
+
+__all__ = ["DatasetCommand", "DatasetOptions"]
+
+_SHOWN_BAD_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetOptions:
+    """What was asked for on the command line; see ``runpod-comfy batch --help``."""
+
+    target: Target
+    template: Path
+    data: Path | None
+    grid: tuple[str, ...]
+    zipped: bool
+    variables: dict[str, Any]
+    num_samples: int
+    batch_size: int
+    seeds: str
+    output_dir: Path
+    jobs: int
+    dry_run: bool
+    yes: bool
+    confirm_above: int
+    max_images: int
+    max_cost_usd: float | None
+    max_gpu_s: float | None
+    price_per_hour_usd: float | None
+    skip_bad: bool
+    retry_failed: bool
+    timeout_s: float | None
+    progress: str | None
+
+
+class DatasetCommand:
+    """One dataset, from its plan to its summary."""
+
+    def __init__(self, asked: DatasetOptions, output: Output) -> None:
+        self._asked = asked
+        self._output = output
+        self._tally = Tally()
+
+    def carry_out(self) -> int:
+        """Do it all and return the exit code; whatever happens, what arrived is on disk."""
+        asked = self._asked
+        try:
+            template = WorkflowTemplate(asked.template)
+            axes = [parse_axis(text) for text in asked.grid]
+            table = self._table(axes)
+            if asked.dry_run and not (asked.output_dir / "run.json").exists():
+                plan = self._plan(template, table, axes, run_seed=0)
+                return self._show_and_end(plan, table, axes, plan.tasks)
+            with OutputFolder(asked.output_dir) as folder, log_shown_by(self._output):
+                return self._in(folder, template, table, axes)
+        except (RunpodComfyError, OSError, KeyboardInterrupt) as exc:
+            if self._tally.images:
+                self._output.note(
+                    f"  {self._tally.images} images are kept in {asked.output_dir}; the same command goes on."
+                )
+            return self._output.fail(describe(exc), self._data())
+
+    def _in(self, folder: OutputFolder, template: WorkflowTemplate, table: Table, axes: list[Axis]) -> int:
+        asked = self._asked
+        run = folder.run or {}
+        run_seed = int(run.get("seed", secrets.randbelow(2**32)))
+        plan = self._plan(template, table, axes, run_seed=run_seed)
+        todo = pending(plan.tasks, folder, batch_size=asked.batch_size, retry_failed=asked.retry_failed)
+        if asked.dry_run:
+            return self._show_and_end(plan, table, axes, todo)
+        _refuse_other_run(run, asked, folder)
+        if folder.manifest.dropped:
+            self._output.note("  the manifest's last line was cut off by a crash; it is left out")
+        self._show(plan, table, axes, todo)
+        if not todo:
+            self._output.note("  nothing is left to do")
+            return self._output.succeed(self._data())
+        self._agree(sum(task.num_samples for task in todo))
+        folder.write_run(self._run_record(run_seed))
+        return self._make(folder, template, plan, todo)
+
+    def _table(self, axes: list[Axis]) -> Table:
+        asked = self._asked
+        if asked.data is None:
+            if not axes:
+                raise ConfigurationError(
+                    "There is neither DATA nor a --grid. Give one of them, or use run for one job."
+                )
+            return Table(rows=(Row(id="grid", line=1),))
+        table = read_rows(asked.data)
+        for bad in table.bad[:_SHOWN_BAD_ROWS]:
+            self._output.warn(f"{asked.data}, line {bad.line}: {bad.reason}")
+        if len(table.bad) > _SHOWN_BAD_ROWS:
+            self._output.warn(f"and {len(table.bad) - _SHOWN_BAD_ROWS} more rows")
+        if table.bad and not asked.skip_bad:
+            raise InputError(f"{len(table.bad)} row(s) of {asked.data} cannot be used. Mend them, or pass --skip-bad.")
+        if not table.rows:
+            raise InputError(f"{asked.data} has no row that can be used.")
+        return table
+
+    def _plan(self, template: WorkflowTemplate, table: Table, axes: list[Axis], *, run_seed: int) -> Plan:
+        asked = self._asked
+        tasks = make_tasks(
+            table,
+            axes,
+            template=template,
+            zipped=asked.zipped,
+            num_samples=asked.num_samples,
+            seeds=asked.seeds,
+            run_seed=run_seed,
+            variables=asked.variables,
+        )
+        if len(tasks) * asked.num_samples > asked.max_images:
+            cells = product_text(axes, zipped=asked.zipped)
+            count = len(tasks) * asked.num_samples
+            raise ConfigurationError(
+                f"That is {len(table.rows):,} rows x {cells} cells x {asked.num_samples} samples = {count:,} images. "
+                f"Pass --max-images {count} if you mean it."
+            )
+        return make_plan(tasks, table, template)
+
+    def _show(self, plan: Plan, table: Table, axes: list[Axis], todo: list[Task] | tuple[Task, ...]) -> None:
+        asked, note = self._asked, self._output.note
+        if not asked.target.asked_for:
+            self._output.loud(STAND_IN)
+        grid = f" x {product_text(axes, zipped=asked.zipped)} cells" if axes else ""
+        samples = f" x {asked.num_samples} samples" if asked.num_samples > 1 else ""
+        note(
+            f"  {asked.data or 'grid'}: {len(table.rows):,} rows{grid}{samples} = {plan.image_count:,} images in "
+            f"{len(plan.tasks):,} jobs, on {asked.target}"
+        )
+        if plan.used:
+            note(
+                f"  columns    {', '.join(plan.used)}" + (f"; unused: {', '.join(plan.unused)}" if plan.unused else "")
+            )
+        seeds = (
+            "the same for all"
+            if asked.seeds != "per-row"
+            else "a row's own" + (", the same in its cells" if axes else "")
+        )
+        note(f"  seeds      {seeds}")
+        if plan.slowest:
+            loads = f": {plan.model_loads} model loads" if plan.model_loads > 1 else ""
+            instead = f" instead of {plan.unordered_loads}" if plan.unordered_loads > plan.model_loads else ""
+            note(f"  order      by {', then '.join(plan.slowest[:3])}{loads}{instead}")
+        done = plan.image_count - sum(task.num_samples for task in todo)
+        note(f"  already    {done:,} images of whole rows are there" if done else "  already    nothing is there")
+
+    def _show_and_end(self, plan: Plan, table: Table, axes: list[Axis], todo: list[Task] | tuple[Task, ...]) -> int:
+        self._show(plan, table, axes, todo)
+        self._output.note("Nothing was sent.")
+        count = sum(task.num_samples for task in todo)
+        return self._output.succeed({"images": plan.image_count, "jobs": len(plan.tasks), "to_make": count})
+
+    def _agree(self, count: int) -> None:
+        """Ask before much is made; where nobody can be asked, the option that says yes is named."""
+        if self._asked.yes or count <= self._asked.confirm_above or self._asked.target.kind == "local":
+            return
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise click.UsageError(
+                f"{count:,} images are more than --confirm-above {self._asked.confirm_above}: pass -y."
+            )
+        click.confirm(f"Start {count:,} images?", abort=True, err=True)
+
+    def _make(self, folder: OutputFolder, template: WorkflowTemplate, plan: Plan, todo: list[Task]) -> int:
+        asked = self._asked
+        price = asked.price_per_hour_usd or read_profile().price_per_hour_usd
+        if asked.max_cost_usd is not None and price is None:
+            raise ConfigurationError("--max-cost needs a price: pass --price USD, what a worker costs an hour.")
+        options = RunOptions(
+            batch_size=asked.batch_size,
+            jobs_at_once=asked.jobs,
+            price_per_hour_usd=price,
+            max_cost_usd=asked.max_cost_usd,
+            max_gpu_s=asked.max_gpu_s,
+            timeout_s=asked.timeout_s,
+        )
+        display = choose_dataset_display(asked.progress, quiet=self._output.quiet, price_per_hour_usd=price)
+        already = plan.image_count - sum(task.num_samples for task in todo)
+        with make_executor(asked.target, batch_size=asked.batch_size) as executor:
+            runner = DatasetRunner(executor, template, folder, options=options, on_change=display.update)
+            self._tally = runner.tally
+            with display, self._output.through(display.write_line):
+                asyncio.run(runner.run(todo, already=already))
+        return self._end(price)
+
+    def _end(self, price: float | None) -> int:
+        tally, asked = self._tally, self._asked
+        cost = f", cost at least ${tally.cost_usd(price):.2f} (execution alone)" if price else ""
+        self._output.note(
+            f"  {tally.images:,} images in {asked.output_dir}, {tally.execution_s:.0f} s of execution{cost}"
+        )
+        for (code, node_type), count in tally.failures.most_common():
+            key, message = tally.examples[code, node_type]
+            self._output.warn(
+                f"{count} x {code}{f' in {node_type}' if node_type else ''}, such as row {key}: {message}"
+            )
+        if tally.stopped_by:
+            self._output.warn(f"stopped: {tally.stopped_by}; {tally.waiting:,} jobs were not begun.")
+        again = shlex.join([COMMAND_NAME, *sys.argv[1:]])
+        if tally.failures or tally.stopped_by:
+            self._output.next_step(f"{again}      # goes on where this ended")
+        self._output.data(str(asked.output_dir / "manifest.jsonl"))
+        self._output.succeed(self._data())
+        return 1 if tally.failures else 0
+
+    def _data(self) -> dict[str, Any]:
+        tally = self._tally
+        return {
+            "folder": str(self._asked.output_dir),
+            "images": tally.images,
+            "rows_done": tally.tasks_done,
+            "rows_failed": tally.tasks_failed,
+            "execution_s": tally.execution_s,
+            "stopped_by": tally.stopped_by,
+        }
+
+    def _run_record(self, run_seed: int) -> dict[str, Any]:
+        asked = self._asked
+        return {
+            "schema": "run/1",
+            "version": __version__,
+            "template": str(asked.template),
+            "data": str(asked.data) if asked.data else None,
+            "grid": list(asked.grid),
+            "num_samples": asked.num_samples,
+            "batch_size": asked.batch_size,
+            "seeds": asked.seeds,
+            "seed": run_seed,
+        }
+
+
+def _refuse_other_run(run: dict[str, Any], asked: DatasetOptions, folder: OutputFolder) -> None:
+    """Refuse to mix what cannot be told apart afterwards."""
+    now = {"num_samples": asked.num_samples, "batch_size": asked.batch_size, "seeds": asked.seeds}
+    for name, value in now.items():
+        if run.get(name, value) != value:
+            raise ConfigurationError(
+                f"{folder.root} was begun with {name}={run[name]!r}, and now it is {value!r}. Pass the same, or name "
+                "another --output-dir."
+            )

@@ -1,0 +1,251 @@
+"""What a dataset will cost before it is paid for: tasks, their seeds and their order. Pure.
+
+A task is one row in one cell of the grid; it becomes one job. Its place in the data numbers its files for ever, and its
+seed is drawn from the run's own number and the row's identity, so the same command again asks for the same pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from runpod_comfy.dataset.grids import cells
+from runpod_comfy.errors import ConfigurationError, InputError
+from runpod_comfy.workflow.graph import as_link
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from runpod_comfy.dataset.grids import Axis
+    from runpod_comfy.dataset.rows import Row, Table
+    from runpod_comfy.workflow.template import WorkflowTemplate
+
+__all__ = ["SEED_POLICIES", "Plan", "Task", "make_plan", "make_tasks"]
+
+SEED_POLICIES: Final = ("same", "per-row")
+"""``same``: one set of seeds for all; ``per-row``: a row's cells share theirs, and rows differ."""
+
+_SEEDS_BELOW: Final = 2**32
+_LOADER_WEIGHT: Final = 100  # what loading a model costs, beside computing one node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One row in one cell of the grid.
+
+    Attributes:
+        index: Its place in the data, counted from 0; the row's cells follow each other.
+        key: Its identity: the row's id, and the cell's values where there is a grid.
+        row: The row.
+        cell: The grid's values.
+        variables: What the template gets: the row's values under the cell's.
+        seed: The first batch's seed.
+        num_samples: How many images it makes.
+    """
+
+    index: int
+    key: str
+    row: Row
+    cell: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    num_samples: int = 1
+
+    @property
+    def photos(self) -> tuple[Path, ...]:
+        """The row's photos."""
+        return self.row.photos
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that will be done.
+
+    Attributes:
+        tasks: The tasks in the order in which they start.
+        used: Columns that are variables of the template.
+        unused: Columns that are not; they are kept with the images.
+        slowest: Variables whose change costs most, dearest first.
+        model_loads: How often a model is loaded in this order, on one worker.
+        unordered_loads: How often in the order of the data.
+    """
+
+    tasks: tuple[Task, ...]
+    used: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    slowest: tuple[str, ...] = ()
+    model_loads: int = 0
+    unordered_loads: int = 0
+
+    @property
+    def image_count(self) -> int:
+        """How many images all tasks make together."""
+        return sum(task.num_samples for task in self.tasks)
+
+    def batch_count(self, batch_size: int) -> int:
+        """How many batches all tasks run together."""
+        return sum(math.ceil(task.num_samples / batch_size) for task in self.tasks)
+
+
+def make_tasks(
+    table: Table,
+    axes: Sequence[Axis] = (),
+    *,
+    template: WorkflowTemplate,
+    zipped: bool = False,
+    num_samples: int = 1,
+    seeds: str = "per-row",
+    run_seed: int = 0,
+    variables: Mapping[str, Any] | None = None,
+) -> list[Task]:
+    """Return a task for each row and cell, in the order of the data.
+
+    Args:
+        table: The rows.
+        axes: The grid.
+        template: Its variables decide which columns are used.
+        zipped: Take the axes' values together instead of all combinations.
+        num_samples: Images for each task.
+        seeds: ``same``, ``per-row``, or a number that all tasks start from. A row's own column ``seed`` wins.
+        run_seed: Where drawn seeds come from; the same number gives the same seeds.
+        variables: The same for all rows; a row's columns win.
+
+    Raises:
+        ConfigurationError: The policy is none, or the grid varies what the template does not have.
+        InputError: A row's ``seed`` is no seed.
+    """
+    strangers = [axis.name for axis in axes if not template.uses(axis.name)]
+    if strangers:
+        raise ConfigurationError(f"--grid varies {strangers[0]!r}, which is no variable of {template.name}.")
+    grid = list(cells(axes, zipped=zipped))
+    tasks: list[Task] = []
+    for row in table.rows:
+        mine = {name: value for name, value in row.values.items() if template.uses(name) and name != "seed"}
+        seed = _seed(row, seeds, run_seed)
+        for cell in grid:
+            tasks.append(
+                Task(
+                    index=len(tasks),
+                    key=_key(row, cell),
+                    row=row,
+                    cell=cell,
+                    variables={**(variables or {}), **mine, **cell},
+                    seed=seed,
+                    num_samples=num_samples,
+                )
+            )
+    return tasks
+
+
+def make_plan(tasks: Sequence[Task], table: Table, template: WorkflowTemplate) -> Plan:
+    """Put tasks into the order in which ComfyUI's cache serves most, and say what is worth knowing.
+
+    Raises:
+        TemplateError: The template cannot be rendered for the first row.
+    """
+    used = tuple(name for name in table.columns if template.uses(name))
+    unused = tuple(name for name in table.columns if not template.uses(name) and name not in {"id", "seed"})
+    costs = _costs(tasks, template)
+    slowest = tuple(sorted(costs, key=lambda name: -costs[name]))
+    ranks = {name: _ranks(tasks, name) for name in slowest}
+    ordered = sorted(tasks, key=lambda task: [ranks[name][_text(task.variables.get(name))] for name in slowest])
+    loading = [name for name in slowest if costs[name] >= _LOADER_WEIGHT]
+    return Plan(
+        tasks=tuple(ordered),
+        used=used,
+        unused=unused,
+        slowest=slowest,
+        model_loads=_changes(ordered, loading),
+        unordered_loads=_changes(tasks, loading),
+    )
+
+
+def _key(row: Row, cell: Mapping[str, Any]) -> str:
+    return f"{row.id} {json.dumps(cell, sort_keys=True, default=str)}" if cell else row.id
+
+
+def _seed(row: Row, policy: str, run_seed: int) -> int:
+    given = row.values.get("seed")
+    if given is not None:
+        return _whole_seed(given, f"line {row.line}: seed")
+    if policy == "same":
+        return run_seed % _SEEDS_BELOW
+    if policy == "per-row":
+        digest = hashlib.sha256(f"{run_seed} {row.id}".encode("utf-8", "surrogatepass")).digest()
+        return int.from_bytes(digest[:4], "big")
+    if policy.isdecimal():
+        return _whole_seed(int(policy), "--seeds")
+    raise ConfigurationError(f"--seeds is {policy!r}; it takes same, per-row, or a number.")
+
+
+def _whole_seed(value: Any, what: str) -> int:
+    # A seed above 2**53 is best written as text: spreadsheets round such numbers.
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**64:
+        raise InputError(f"{what} is {value!r}; it takes a whole number from 0 to 2**64 - 1.")
+    return number
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _ranks(tasks: Iterable[Task], name: str) -> dict[str, int]:
+    """Number a variable's values as they first appear."""
+    ranks: dict[str, int] = {}
+    for task in tasks:
+        ranks.setdefault(_text(task.variables.get(name)), len(ranks))
+    return ranks
+
+
+def _changes(tasks: Iterable[Task], names: Sequence[str]) -> int:
+    """Count how often one of these variables is another than in the task before; the first task counts."""
+    count, before = 0, None
+    for task in tasks:
+        now = [_text(task.variables.get(name)) for name in names]
+        count += now != before
+        before = now
+    return count
+
+
+def _costs(tasks: Sequence[Task], template: WorkflowTemplate) -> dict[str, int]:
+    """Return what a change of each variable that varies makes ComfyUI compute again."""
+    if not tasks:
+        return {}
+    first = tasks[0]
+    base = _render(first, template)
+    costs: dict[str, int] = {}
+    for name in dict.fromkeys(name for task in tasks for name in task.variables):
+        value = _text(first.variables.get(name))
+        other = next((task for task in tasks if _text(task.variables.get(name)) != value), None)
+        if other is not None and name in other.variables:
+            changed = _render(first, template, {name: other.variables[name]})
+            costs[name] = _cost(base, changed)
+    return costs
+
+
+def _render(task: Task, template: WorkflowTemplate, changed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    names = [f"rcc/{number:02d}.png" for number in range(len(task.photos))]
+    given: dict[str, Any] = {"input_images_dir": "/comfyui/input/rcc", "input_images": names, "batch_size": 1}
+    if template.uses("seed"):
+        given["seed"] = task.seed
+    return template.render({**given, **task.variables, **(changed or {})})
+
+
+def _cost(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    """Weigh the nodes that differ between two graphs, and all that they feed."""
+    dirty = {node_id for node_id in after if before.get(node_id) != after[node_id]}
+    weight = sum(_LOADER_WEIGHT for node_id in dirty if "Load" in str(after[node_id].get("class_type")))
+    fed = True
+    while fed:
+        fed = False
+        for node_id, node in after.items():
+            links = (as_link(value) for value in node["inputs"].values())
+            if node_id not in dirty and any(link and link[0] in dirty for link in links):
+                dirty.add(node_id)
+                fed = True
+    return weight + len(dirty)

@@ -1,0 +1,333 @@
+"""A plan carried out: many jobs at once, each image on disk as it arrives, each row's failure its own.
+
+The same run again goes on where it ended, after a crash too: batches that are whole are not asked for again, and a job
+that was under way is read to its end where RunPod still has it, since it is paid for already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import time
+from collections import Counter
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from runpod_comfy.errors import JobError, RunpodComfyError
+from runpod_comfy.events import BatchFinished, Finished, OutputReady, Queued
+from runpod_comfy.results import OutputFile, OutputText, WorkflowOutputImage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+
+    from runpod_comfy.dataset.folder import OutputFolder
+    from runpod_comfy.dataset.manifest import TaskRecord
+    from runpod_comfy.dataset.plan import Task
+    from runpod_comfy.events import Event
+    from runpod_comfy.executors.base import WorkflowExecutor
+    from runpod_comfy.results import Timings
+    from runpod_comfy.workflow.template import WorkflowTemplate
+
+__all__ = ["DatasetRunner", "RunOptions", "Tally", "pending"]
+
+logger = logging.getLogger(__name__)
+
+_RESULT_KEPT_S = 25 * 60.0  # RunPod keeps a result for 30 minutes after the job's end
+_SEEDS_BELOW, _LARGE_SEEDS_BELOW = 2**32, 2**64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a plan is carried out.
+
+    Attributes:
+        batch_size: Images in a batch.
+        jobs_at_once: Jobs that run or wait on the endpoint at once.
+        price_per_hour_usd: What a worker costs, for ``max_cost_usd`` and what is shown; None where it is not known.
+        max_cost_usd: Start nothing more once the lower bound of the cost has reached this.
+        max_gpu_s: Start nothing more once so many seconds of execution have been used.
+        timeout_s: Give up one job after so many seconds.
+    """
+
+    batch_size: int = 1
+    jobs_at_once: int = 8
+    price_per_hour_usd: float | None = None
+    max_cost_usd: float | None = None
+    max_gpu_s: float | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far a run is; the same object all along.
+
+    Attributes:
+        images_wanted: Images that all tasks of this run make, those that were there already included.
+        images: Images on disk.
+        tasks_done: Tasks that are whole.
+        tasks_failed: Tasks that are not, and were tried.
+        running: Tasks under way.
+        waiting: Tasks not begun.
+        execution_s: What RunPod called execution time, of all jobs of this run together.
+        failures: How often tasks failed, by code and node class.
+        examples: For each of these the first task's key and message.
+        stopped_by: Why nothing more is started, or None.
+    """
+
+    images_wanted: int = 0
+    images: int = 0
+    tasks_done: int = 0
+    tasks_failed: int = 0
+    running: int = 0
+    waiting: int = 0
+    execution_s: float = 0.0
+    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    stopped_by: str | None = None
+
+    def cost_usd(self, price_per_hour_usd: float) -> float:
+        """Return what the execution alone has cost; RunPod also bills a worker's start and its idle time."""
+        return self.execution_s / 3600 * price_per_hour_usd
+
+
+def pending(tasks: Sequence[Task], folder: OutputFolder, *, batch_size: int, retry_failed: bool = True) -> list[Task]:
+    """Return the tasks that are not whole.
+
+    Args:
+        tasks: All tasks.
+        folder: Where their images are.
+        batch_size: Images in a batch.
+        retry_failed: Whether a task that has failed before is tried again.
+    """
+
+    def wanted(task: Task) -> bool:
+        record = folder.manifest.tasks.get(task.key)
+        if record is None:
+            return True
+        if record.failures and not retry_failed:
+            return False
+        return _whole_batches(record, folder) < _batches(task, batch_size)
+
+    return [task for task in tasks if wanted(task)]
+
+
+class DatasetRunner:
+    """Carries out tasks on an executor, into a folder.
+
+    Args:
+        executor: Where jobs run.
+        template: What they run.
+        folder: Where images go.
+        options: How.
+        on_change: Called after each change of the tally.
+    """
+
+    def __init__(
+        self,
+        executor: WorkflowExecutor,
+        template: WorkflowTemplate,
+        folder: OutputFolder,
+        *,
+        options: RunOptions,
+        on_change: Callable[[Tally], None] = lambda _: None,
+    ) -> None:
+        self._executor = executor
+        self._template = template
+        self._folder = folder
+        self._options = options
+        self._on_change = on_change
+        self._taken = {record.index for record in folder.manifest.tasks.values()}
+        self.tally = Tally()
+
+    async def run(self, tasks: Sequence[Task], *, already: int = 0) -> Tally:
+        """Carry tasks out, several at once, and return the tally; a task that fails stops no other.
+
+        Args:
+            tasks: In the order in which they start.
+            already: Images that other tasks have on disk, for the tally.
+
+        Raises:
+            RunpodComfyError: Something is wrong that every task would meet, such as a refused key.
+            OSError: The folder cannot be written any more.
+        """
+        tally = self.tally
+        tally.images = already + sum(self._kept(task) for task in tasks)
+        tally.images_wanted = already + sum(task.num_samples for task in tasks)
+        tally.waiting = len(tasks)
+        queue = iter(tasks)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._options.jobs_at_once, len(tasks))):
+                    group.create_task(self._work(queue))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return tally
+
+    async def _work(self, queue: Iterator[Task]) -> None:
+        while self._may_start() and (task := next(queue, None)) is not None:
+            self.tally.waiting -= 1
+            self.tally.running += 1
+            self._on_change(self.tally)
+            try:
+                await self._carry_out(task)
+            finally:
+                self.tally.running -= 1
+                self._on_change(self.tally)
+
+    def _may_start(self) -> bool:
+        options, tally = self._options, self.tally
+        if options.max_gpu_s is not None and tally.execution_s >= options.max_gpu_s:
+            tally.stopped_by = f"{options.max_gpu_s:g} GPU seconds are used"
+        price = options.price_per_hour_usd
+        if options.max_cost_usd is not None and price is not None and tally.cost_usd(price) >= options.max_cost_usd:
+            tally.stopped_by = f"${options.max_cost_usd:g} are spent"
+        return tally.stopped_by is None
+
+    async def _carry_out(self, task: Task) -> None:
+        try:
+            if not await self._finish_old_job(task):
+                await self._follow(task, self._submit(task), first_batch=self._whole(task))
+        except RunpodComfyError as exc:
+            self._fail(task, exc)
+            if not isinstance(exc, JobError) and self.tally.tasks_done == 0 and self.tally.tasks_failed == 1:
+                # The very first answer says no, and not for reasons of this row: so will all the others.
+                raise
+        else:
+            self.tally.tasks_done += 1
+
+    async def _finish_old_job(self, task: Task) -> bool:
+        """Read a job that an earlier run left under way; True where the task is then whole."""
+        record = self._folder.manifest.tasks.get(task.key)
+        attach = getattr(self._executor, "attach", None)
+        if record is None or record.job is None or record.job_ended or attach is None:
+            return False
+        if time.time() - record.job["at"] > _RESULT_KEPT_S:
+            return False
+        try:
+            events = attach(record.job["job_id"]).events_async()
+            await self._follow(task, events, first_batch=record.job["first_batch"], is_new=False)
+        except RunpodComfyError as exc:
+            logger.info("task %s: what was left of its job could not be read: %s", task.key, exc)
+        return self._whole(task) >= _batches(task, self._options.batch_size)
+
+    def _submit(self, task: Task) -> AsyncGenerator[Event]:
+        done = self._whole(task)
+        below = _SEEDS_BELOW if task.seed < _SEEDS_BELOW else _LARGE_SEEDS_BELOW
+        return cast(
+            "AsyncGenerator[Event]",
+            self._executor.watch_workflow_async(
+                self._template,
+                task.photos,
+                task.num_samples - done * self._options.batch_size,
+                batch_size=self._options.batch_size,
+                seed=(task.seed + done) % below,
+                variables=task.variables,
+                timeout=self._options.timeout_s,
+            ),
+        )
+
+    async def _follow(self, task: Task, events: Any, *, first_batch: int, is_new: bool = True) -> None:
+        index = self._folder.index_for(task, self._taken)
+        record = self._folder.manifest.tasks.get(task.key)
+        # Images of a batch that was not whole are made again, under the same numbers.
+        sample = sum(1 for each in record.images.values() if each["batch"] < first_batch) if record else 0
+        base = {"task": task.key, "index": index}
+        async with aclosing(events) as following:
+            async for event in following:
+                match event:
+                    case Queued(job_id=job_id) if is_new:
+                        at = round(time.time(), 3)
+                        job = {"job_id": job_id, "first_batch": first_batch, "at": at}
+                        self._folder.manifest.add({"schema": "job/1", **base, **job})
+                    case OutputReady(output=OutputText()):
+                        pass
+                    case OutputReady(output=OutputFile() as output):
+                        batch = first_batch + (output.batch or 0)
+                        line = await asyncio.to_thread(self._save, task, output, index, sample)
+                        self._folder.manifest.add({"schema": "image/1", **base, "batch": batch, **line})
+                        sample += 1
+                        self.tally.images += isinstance(output, WorkflowOutputImage)
+                        self._on_change(self.tally)
+                    case BatchFinished(batch=batch):
+                        batches = _batches(task, self._options.batch_size)
+                        about = {"batch": first_batch + batch, "batches": batches}
+                        self._folder.manifest.add({"schema": "batch/1", **base, **about})
+                    case Finished(result=result):
+                        self._count(result.timings)
+
+    def _save(self, task: Task, output: OutputFile, index: int, sample: int) -> dict[str, Any]:
+        is_image = isinstance(output, WorkflowOutputImage)
+        path = self._folder.save(output, index, sample, is_image=is_image)
+        width, height = _size(output) if is_image else (None, None)
+        extra = {name: value for name, value in task.row.values.items() if name not in task.variables}
+        return {
+            "row_id": task.row.id,
+            "sample": sample,
+            "file": path.as_posix(),
+            "name": output.name,
+            "kind": output.kind if is_image else "files",
+            "sha256": output.sha256,
+            "size_bytes": output.size_bytes,
+            "width": width,
+            "height": height,
+            "media_type": output.media_type,
+            "variables": dict(task.variables),
+            "columns": {name: value for name, value in extra.items() if name != "seed"},
+            # As text: JavaScript rounds what is above 2**53.
+            "seed": None if output.seed is None else str(output.seed),
+            "node": {"id": output.node_id, "title": output.origin.node_title},
+        }
+
+    def _fail(self, task: Task, exc: RunpodComfyError) -> None:
+        partial = getattr(exc, "partial", None)
+        if partial is not None:
+            self._count(partial.timings)
+        node_type = getattr(exc, "node_type", None) or ""
+        record = self._folder.manifest.tasks.get(task.key)
+        index = self._folder.index_for(task, self._taken)
+        tries = len(record.failures) + 1 if record else 1
+        error = {
+            "code": exc.code,
+            "message": str(exc),
+            "node_id": getattr(exc, "node_id", None),
+            "node_type": node_type,
+        }
+        about = {"row_id": task.row.id, "line": task.row.line, "try": tries, "error": error, "job_id": exc.job_id}
+        self._folder.manifest.add({"schema": "failure/1", "task": task.key, "index": index, **about})
+        self.tally.tasks_failed += 1
+        self.tally.failures[exc.code, node_type] += 1
+        self.tally.examples.setdefault((exc.code, node_type), (task.key, str(exc)))
+
+    def _count(self, timings: Timings) -> None:
+        self.tally.execution_s += timings.execution_s or timings.gpu_s or 0.0
+
+    def _whole(self, task: Task) -> int:
+        record = self._folder.manifest.tasks.get(task.key)
+        return _whole_batches(record, self._folder) if record else 0
+
+    def _kept(self, task: Task) -> int:
+        record = self._folder.manifest.tasks.get(task.key)
+        whole = self._whole(task)
+        return sum(1 for each in record.images.values() if each["batch"] < whole) if record else 0
+
+
+def _batches(task: Task, batch_size: int) -> int:
+    return -(-task.num_samples // batch_size)
+
+
+def _whole_batches(record: TaskRecord, folder: OutputFolder) -> int:
+    """Return how many batches, from the first on, have all their files on disk."""
+    damaged = [image["batch"] for image in record.images.values() if not folder.is_whole(image)]
+    return min(record.batches, *damaged) if damaged else record.batches
+
+
+def _size(output: OutputFile) -> tuple[int | None, int | None]:
+    from PIL import Image  # noqa: PLC0415 - reads the header alone
+
+    try:
+        with Image.open(io.BytesIO(output.data)) as image:
+            return image.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None, None

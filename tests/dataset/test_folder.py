@@ -1,0 +1,153 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runpod_comfy.dataset.folder import OutputFolder
+from runpod_comfy.dataset.manifest import Manifest
+from runpod_comfy.dataset.metadata import metadata_text
+from runpod_comfy.dataset.plan import Task
+from runpod_comfy.dataset.rows import Row
+from runpod_comfy.errors import ConfigurationError
+from runpod_comfy.results import OutputFile, WorkflowOutputImage
+
+
+def task(index, key="a"):
+    return Task(index=index, key=key, row=Row(id=key, line=1))
+
+
+def image_line(key="a", index=0, sample=0, **more):
+    line = {"schema": "image/1", "task": key, "index": index, "sample": sample, "batch": 0, "row_id": key}
+    return {**line, "file": "images/000/000000_0.png", "kind": "images", "sha256": "x", "size_bytes": 1, **more}
+
+
+# -- the manifest ------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_written_is_known_when_it_is_opened_again(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    with Manifest.open(path) as manifest:
+        manifest.add({"schema": "job/1", "task": "a", "index": 7, "job_id": "j", "first_batch": 0, "at": 1})
+        manifest.add(image_line(index=7, prompt="ä\ud800"))
+        manifest.add({"schema": "batch/1", "task": "a", "index": 7, "batch": 0, "batches": 2})
+        manifest.add({"schema": "failure/1", "task": "b", "index": 8, "error": {}})
+        manifest.add({"schema": "later/9", "task": "b", "index": 8})
+        before = manifest.tasks
+    again = Manifest.open(path)
+    again.close()
+    assert again.tasks == before
+    assert (again.tasks["a"].batches, again.tasks["a"].job_ended) == (1, False)
+    assert again.tasks["b"].job_ended
+
+
+@pytest.mark.parametrize("cut", range(1, 40, 3))
+def test_a_line_cut_by_a_crash_is_left_out_and_written_over(cut, tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    with Manifest.open(path) as manifest:
+        manifest.add(image_line("a"))
+        manifest.add(image_line("b", index=1))
+    path.write_bytes(path.read_bytes()[:-cut])
+    with Manifest.open(path) as manifest:
+        assert (set(manifest.tasks), manifest.dropped) == ({"a"}, True)
+        manifest.add(image_line("c", index=2))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["task"] for line in lines] == ["a", "c"]
+
+
+@pytest.mark.parametrize("line", ["x", "[]", "{}", '{"task": "a"}', "3"])
+def test_a_manifest_that_somebody_edited_is_refused(line, tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    path.write_text(f"{line}\n{json.dumps(image_line())}\n")
+    with pytest.raises(ConfigurationError, match="line 1 is no line of a manifest"):
+        Manifest.open(path)
+
+
+# -- the folder --------------------------------------------------------------------------------------------------------
+
+
+def test_files_are_numbered_a_thousand_to_a_folder(tmp_path):
+    with OutputFolder(tmp_path) as folder:
+        picture = WorkflowOutputImage(name="test_val.png", data=b"1", media_type="image/png")
+        video = OutputFile(name="clip.MP4", data=b"22", media_type="video/mp4")
+        odd = OutputFile(name="x.../../etc", data=b"3")
+        paths = [
+            folder.save(picture, 123, 2, is_image=True),
+            folder.save(video, 1000, 0, is_image=False),
+            folder.save(odd, 2_345_678, 0, is_image=False),
+        ]
+    assert [path.as_posix() for path in paths] == [
+        "images/000/000123_2.png",
+        "files/001/001000_0.mp4",
+        "files/2345/2345678_0.bin",
+    ]
+    assert [(tmp_path / path).read_bytes() for path in paths] == [b"1", b"22", b"3"]
+
+
+def test_a_tasks_number_stays_and_no_two_share_one(tmp_path):
+    with OutputFolder(tmp_path) as folder:
+        folder.manifest.add(image_line("old", index=3))
+        taken = {3}
+        assert folder.index_for(task(0, "old"), taken) == 3
+        assert folder.index_for(task(0, "new"), taken) == 0
+        assert folder.index_for(task(3, "third"), taken) == 4
+
+
+def test_one_writer_at_a_time(tmp_path):
+    with OutputFolder(tmp_path):
+        script = "import pathlib; from runpod_comfy.dataset.folder import OutputFolder; OutputFolder(pathlib.Path())"
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False, capture_output=True, text=True)
+        assert "Another process writes" in done.stderr
+    OutputFolder(tmp_path).close()
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.docx").touch()
+    with pytest.raises(ConfigurationError, match=r"thesis\.docx"):
+        OutputFolder(tmp_path)
+
+
+# -- the metadata ------------------------------------------------------------------------------------------------------
+
+
+def flat(*images):
+    text = metadata_text(
+        [(n, 0, {"file": f"{n}.png", "row_id": str(n), "sha256": "x", **each}) for n, each in enumerate(images)]
+    )
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_every_line_has_every_column_and_a_column_one_type():
+    first, second = flat({"variables": {"cfg": 7, "prompt": "a"}, "columns": {"sku": "x"}}, {"variables": {"cfg": "x"}})
+    assert first.keys() == second.keys()
+    assert (first["cfg"], second["cfg"]) == ("7", "x")
+    assert (first["sku"], second["sku"]) == ("x", "")
+    assert (first["text"], second["text"]) == ("a", "")
+
+
+def test_columns_without_any_value_are_left_out_and_names_do_not_clash():
+    [line] = flat({"variables": {"width": 5, "none": None}})
+    assert line["var_width"] == 5
+    assert "none" not in line
+    assert "width" not in line
+
+
+def test_large_seeds_keep_all_their_digits():
+    assert [line["seed"] for line in flat({"seed": str(2**64 - 1)}, {"seed": "7"})] == [str(2**64 - 1), "7"]
+    assert [line["seed"] for line in flat({"seed": str(2**63 - 1)}, {"seed": "7"})] == [2**63 - 1, 7]
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.lists(st.integers())
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["a", "b"]), values), min_size=1))
+def test_any_values_become_columns_of_one_type(rows):
+    lines = flat(*({"variables": each} for each in rows))
+    for name in lines[0]:
+        kinds = {
+            float if isinstance(line[name], (int, float)) and not isinstance(line[name], bool) else type(line[name])
+            for line in lines
+        }
+        assert len(kinds - {type(None)}) == 1

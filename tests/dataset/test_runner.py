@@ -1,0 +1,111 @@
+import asyncio
+import json
+
+import pytest
+from PIL import Image
+
+from runpod_comfy import RunpodComfyWorkflowExecutor
+from runpod_comfy.dataset.folder import OutputFolder
+from runpod_comfy.dataset.plan import make_tasks
+from runpod_comfy.dataset.rows import Row, Table
+from runpod_comfy.dataset.runner import DatasetRunner, RunOptions, pending
+from runpod_comfy.emulator.faults import Fault, Status
+from runpod_comfy.errors import AuthenticationError
+
+
+def table(*values):
+    return Table(rows=tuple(Row(id=f"r{n}", line=n + 2, values=each) for n, each in enumerate(values)))
+
+
+def run(executor, template, root, data, *, samples=1, **options):
+    """Carry out what is left of a dataset; return the tally and how many tasks there were to do."""
+    tasks = make_tasks(data, template=template, num_samples=samples, run_seed=5)
+    chosen = RunOptions(**{"batch_size": 2, **options})
+    with OutputFolder(root) as folder:
+        folder.write_run({})
+        todo = pending(tasks, folder, batch_size=chosen.batch_size)
+        runner = DatasetRunner(executor, template, folder, options=chosen)
+        already = sum(task.num_samples for task in tasks) - sum(task.num_samples for task in todo)
+        return asyncio.run(runner.run(todo, already=already)), len(todo)
+
+
+def files(root):
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+
+
+def metadata(root):
+    return [json.loads(line) for line in (root / "metadata.jsonl").read_text().splitlines()]
+
+
+def test_every_row_is_on_disk_in_the_manifest_and_in_the_metadata(executor, template, tmp_path):
+    data = table({"prompt": "a", "sku": 7}, {"prompt": "b"}, {"prompt": "c"})
+    tally, _ = run(executor, template, tmp_path, data, samples=4)
+    assert (tally.images, tally.images_wanted, tally.tasks_done, tally.tasks_failed) == (12, 12, 3, 0)
+    assert files(tmp_path) == [f"images/000/00000{row}_{sample}.png" for row in range(3) for sample in range(4)]
+    lines = metadata(tmp_path)
+    assert [(line["row"], line["sample"], line["id"]) for line in lines] == [
+        (r, s, f"r{r}") for r in range(3) for s in range(4)
+    ]
+    assert {line["text"] for line in lines} == {"a", "b", "c"}
+    assert lines[0]["sku"] == 7
+    assert (lines[0]["width"], lines[0]["height"]) == (16, 16)
+    with Image.open(tmp_path / lines[0]["file_name"]) as picture:
+        assert '"a"' in picture.text["prompt"]
+
+
+def test_the_same_run_again_does_nothing(executor, template, tmp_path):
+    data = table({}, {})
+    run(executor, template, tmp_path, data)
+    tally, todo = run(executor, template, tmp_path, data)
+    assert (todo, tally.images, tally.execution_s) == (0, 2, 0.0)
+
+
+def test_rows_that_are_added_or_moved_keep_what_there_is(executor, template, tmp_path):
+    run(executor, template, tmp_path, table({"prompt": "a"}, {"prompt": "b"}))
+    rows = table({"prompt": "a"}, {"prompt": "b"}, {"prompt": "c"}).rows
+    _, todo = run(executor, template, tmp_path, Table(rows=rows[::-1]))
+    assert todo == 1
+    assert {line["id"]: line["row"] for line in metadata(tmp_path)} == {"r0": 0, "r1": 1, "r2": 2}
+
+
+def test_a_row_that_fails_spares_the_others_and_is_told(executor, template, tmp_path):
+    data = table({"color": 1}, {"color": -5}, {"color": 2})
+    tally, _ = run(executor, template, tmp_path, data)
+    assert (tally.tasks_done, tally.tasks_failed) == (2, 1)
+    [((code, _), count)] = tally.failures.items()
+    assert (code, count) == ("job_failed", 1)
+    [failure] = [
+        json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines() if "failure/1" in line
+    ]
+    assert (failure["row_id"], failure["line"], failure["try"]) == ("r1", 3, 1)
+    assert "color" in failure["error"]["message"]
+
+
+def test_only_what_is_missing_is_made_again_with_the_same_seeds(executor, template, tmp_path):
+    data = table({"prompt": "a"})
+    run(executor, template, tmp_path, data, samples=6)
+    before = metadata(tmp_path)
+    (tmp_path / before[3]["file_name"]).unlink()  # of the second of three batches
+    tally, _ = run(executor, template, tmp_path, data, samples=6)
+    after = metadata(tmp_path)
+    assert (tally.images, len(after)) == (6, 6)
+    assert [line["seed"] for line in after] == [line["seed"] for line in before]
+    jobs = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines() if "job/1" in line]
+    assert [job["first_batch"] for job in jobs] == [0, 1]
+
+
+def test_nothing_more_is_started_once_the_budget_is_used(executor, template, tmp_path):
+    data = table(*({"seconds": 0.05, "color": n} for n in range(6)))
+    tally, _ = run(executor, template, tmp_path, data, jobs_at_once=1, max_gpu_s=0.12)
+    assert tally.stopped_by == "0.12 GPU seconds are used"
+    assert 0 < tally.tasks_done < 6
+    assert tally.waiting == 6 - tally.tasks_done
+    costly, _ = run(executor, template, tmp_path, data, jobs_at_once=1, max_cost_usd=1e-9, price_per_hour_usd=1.0)
+    assert costly.stopped_by == "$1e-09 are spent"
+
+
+def test_a_refused_key_ends_the_run_at_its_first_answer(runpod_emulator, template, tmp_path):
+    runpod_emulator.platform.faults.add(Fault("run", Status(401), times=None))
+    with RunpodComfyWorkflowExecutor() as executor, pytest.raises(AuthenticationError):
+        run(executor, template, tmp_path, table(*({"color": n} for n in range(50))), jobs_at_once=1)
+    assert not runpod_emulator.jobs()
