@@ -122,11 +122,13 @@ def run_program(name: str, *, python: str = sys.executable, **asked: Any) -> dic
     done = subprocess.run(
         [python, str(Path(__file__).parent / "clients" / f"{name}.py"), json.dumps(asked)],
         env=environ,
-        check=True,
-        stdout=subprocess.PIPE,
+        check=False,
+        capture_output=True,
         text=True,
         timeout=600,
     )
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr[-4000:]}")
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 

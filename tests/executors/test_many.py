@@ -10,7 +10,7 @@ import pytest
 from runpod_comfy import ConfigurationError, JobError, WorkflowTemplate, _loop
 from runpod_comfy.dialects.native import LineWriter
 from runpod_comfy.emulator.changes import Changes
-from runpod_comfy.emulator.faults import Fault, Status, Truncate
+from runpod_comfy.emulator.faults import Delay, Fault, Status, Truncate
 from runpod_comfy.emulator.lifecycle import Topic
 from runpod_comfy.events import OutputReady
 from runpod_comfy.results import Origin, OutputFile, WorkflowOutputImage
@@ -145,6 +145,26 @@ def test_without_stream_and_long_poll_the_status_is_enough(make_endpoint, lines)
     endpoint = make_endpoint(lines(picture()), aggregate=True, status_sync=False)
     endpoint.platform.faults.add(Fault("stream", Status(404), times=None))
     assert len(endpoint.executor().submit_workflow(TEMPLATE)) == 1
+
+
+def test_a_stream_that_is_held_is_asked_again_at_once_and_so_brings_each_image_as_it_is_made(make_endpoint):
+    steps = 8
+
+    async def handler(_):
+        writer = LineWriter()
+        for number in range(steps):
+            await asyncio.sleep(1.5 if number == 0 else 0.05)
+            for piece in writer.event(picture(f"{number}.png")):
+                yield piece
+        for piece in writer.done(gpu_s=1.0):
+            yield piece
+
+    endpoint = make_endpoint(handler, stream_hold_s=30)
+    reads = Fault("stream", Delay(0), times=None)
+    endpoint.platform.faults.add(reads)
+    images = list(endpoint.executor().stream_workflow(TEMPLATE))
+    assert [image.name for image in images] == [f"{number}.png" for number in range(steps)]
+    assert endpoint.platform.faults.fired(reads) > steps / 2
 
 
 def test_a_burst_of_refusals_slows_all_down_and_none_fails(make_endpoint, lines):
