@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from benchmarks.registry import Options
 
 MAX_WALL_RATIO, MAX_CPU_RATIO, MAX_ABOVE_IDLE_MB, MAX_BLOCKED_MS = 1.25, 1.5, 250, 20
+MAX_PER_SECOND = 200
 
 
 @case("many")
@@ -103,3 +104,26 @@ def loop(options: Options) -> Iterator[Figure]:
             bar=f"≤ {MAX_BLOCKED_MS} ms",
             held=blocked_ms <= MAX_BLOCKED_MS,
         )
+
+
+@case("thousand")
+def thousand(options: Options) -> Iterator[Figure]:
+    """1,000 jobs in flight against the published rate limits: requests a second, and the time they take."""
+    del options
+    scenario = Scenario(images=1, image_bytes=50_000, job_s=1.0, workers=100, rate_limits=True)
+    jobs = 1000
+    with Endpoint(scenario) as endpoint:
+        told = run_client("ours", endpoint, jobs=jobs, images=1, at_once=True)
+        seen = endpoint.seen()
+    assert told["images"] == jobs
+    for route in ("status", "stream"):
+        busiest = seen["per_second"][route]
+        yield Figure(
+            name=f"{route} requests in the busiest second",
+            unit="",
+            values={"ours": busiest},
+            bar=f"< {MAX_PER_SECOND}",
+            held=busiest < MAX_PER_SECOND,
+        )
+    yield Figure(name="wall (10 s is what 100 workers need)", unit="s", values={"ours": told["wall_s"]})
+    yield Figure(name="requests a job", unit="", values={"ours": sum(seen["requests"].values()) / jobs})

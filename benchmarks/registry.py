@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from benchmarks.endpoint import Endpoint
 
-__all__ = ["CASES", "Case", "Figure", "Options", "alternate", "case", "load_cases", "run_client"]
+__all__ = ["CASES", "Case", "Figure", "Options", "alternate", "case", "load_cases", "run_client", "run_program"]
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there is made by tempfile
 PEER_PYTHON = "COMFY_EXECUTORS_PYTHON"
@@ -101,25 +101,34 @@ def load_cases() -> None:
             importlib.import_module(f"benchmarks.{module.name}")
 
 
-def run_client(name: str, endpoint: Endpoint, *, python: str = sys.executable, **asked: Any) -> dict[str, Any]:
-    """Run a client of `benchmarks/clients` in a process of its own and return what it tells."""
-    arguments = {"base_url": endpoint.base_url, "endpoint_id": ENDPOINT_ID, "at_once": False, **asked}
+def run_client(name: str, endpoint: Endpoint, **asked: Any) -> dict[str, Any]:
+    """Run a client of an endpoint and return what it tells; see `run_program`."""
+    # In memory where possible: how a disk finds room where files were just deleted is not the question.
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        if asked.get("output_dir"):
+            asked["output_dir"] = folder
+        return run_program(
+            name, **{"base_url": endpoint.base_url, "endpoint_id": ENDPOINT_ID, "at_once": False, **asked}
+        )
+
+
+def run_program(name: str, *, python: str = sys.executable, **asked: Any) -> dict[str, Any]:
+    """Run a program of `benchmarks/clients` in a process of its own and return what it tells."""
     environ = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "RUNPOD_AI_API_KEY": "key"}
     if python == sys.executable:
         environ["PYTHONPATH"] = str(ROOT / "src")
     else:
         environ.pop("PYTHONPATH", None)
-    # In memory where possible: how a disk finds room where files were just deleted is not the question.
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        arguments |= {key: folder for key in ("output_dir", "save_dir") if arguments.get(key)}
-        done = subprocess.run(
-            [python, str(Path(__file__).parent / "clients" / f"{name}.py"), json.dumps(arguments)],
-            env=environ,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=600,
-        )
+    done = subprocess.run(
+        [python, str(Path(__file__).parent / "clients" / f"{name}.py"), json.dumps(asked)],
+        env=environ,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr[-4000:]}")
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 

@@ -15,11 +15,11 @@ from runpod_comfy.emulator.platform import Platform
 class Endpoint:
     """An endpoint, what happened on it, and an executor for it."""
 
-    def __init__(self, handler, config, *, aggregate):
+    def __init__(self, handler, config, *, aggregate, stream_hold_s=0.0):
         self._handler = handler
         self._aggregate = aggregate
         self.platform = Platform(EndpointConfig(endpoint_id="test", **config))
-        self.server = EmulatorServer(self.platform)
+        self.server = EmulatorServer(self.platform, stream_hold_s=stream_hold_s)
         self.worker = None
 
     async def start(self):
@@ -52,8 +52,8 @@ def make_endpoint():
     """`make_endpoint(handler, **config)` starts an emulated endpoint whose worker runs that handler, if any."""
     with contextlib.ExitStack() as stack:
 
-        def make(handler=None, *, aggregate=False, **config):
-            endpoint = Endpoint(handler, config, aggregate=aggregate)
+        def make(handler=None, *, aggregate=False, stream_hold_s=0.0, **config):
+            endpoint = Endpoint(handler, config, aggregate=aggregate, stream_hold_s=stream_hold_s)
             _loop.run_sync(endpoint.start)
             stack.callback(_loop.run_sync, endpoint.stop)
             return endpoint

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runpod_comfy.errors import InputError
+from runpod_comfy.media.cache import Cache, file_key, picture_key
 from runpod_comfy.media.formats import media_type_of, size_in_container
 from runpod_comfy.media.pictures import (
     check_size,
@@ -32,7 +33,7 @@ from runpod_comfy.media.pictures import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from PIL import Image
 
@@ -55,13 +56,18 @@ class EncodedImage:
         data: The bytes of a whole file.
         extension: ``png``, ``jpg`` or ``webp``.
         media_type: For example ``image/png``.
-        label: What messages call it, for example ``input image 3 (cat.jpg)``.
+        sha256: The hash of ``data``.
     """
 
     data: bytes = field(repr=False)
     extension: str
     media_type: str
-    label: str
+    sha256: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, data: bytes, extension: str, media_type: str) -> EncodedImage:
+        """Return it with its hash."""
+        return cls(data, extension, media_type, hashlib.sha256(data).digest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +102,52 @@ def encode_image(source: ImageSource, *, label: str | None = None, max_pixels: i
                 raise InputError(f"{label}: is truncated or damaged: the end of the file is missing. Copy it again.")
             check_size(size, label)
             if max_pixels is None or math.prod(size) <= max_pixels:
-                return EncodedImage(data, extension, media_type, label)
+                return EncodedImage.of(data, extension, media_type)
     with picture_errors(label):
         with decoding():
             picture = upright(image if data is None else open_picture(data, label))
-        return EncodedImage(png_of(picture, label, max_pixels), "png", "image/png", label)
+        return EncodedImage.of(png_of(picture, label, max_pixels), "png", "image/png")
+
+
+class Encoders:
+    """The threads that encode, and what they remember: one for a process."""
+
+    def __init__(self) -> None:
+        # Not the loop's own executor: it also resolves host names, which must not wait behind photos.
+        self.threads = ThreadPoolExecutor(_MAX_ENCODERS, thread_name_prefix="runpod-comfy-encode")
+        self.cache: Cache[EncodedImage] = Cache(lambda image: len(image.data))
+
+    def encode(self, source: ImageSource, *, label: str, max_pixels: int | None) -> EncodedImage:
+        """Do ``encode_image``, once for each content."""
+
+        def make() -> EncodedImage:
+            return encode_image(source, label=label, max_pixels=max_pixels)
+
+        key = _key(source)
+        return make() if key is None else self.cache.get((key, max_pixels), make)
+
+
+@functools.cache
+def encoders() -> Encoders:
+    """Return the process's encoders."""
+    return Encoders()
+
+
+if hasattr(os, "register_at_fork"):
+    # A child has none of the parent's threads, and may have inherited a lock that one of them held.
+    os.register_at_fork(after_in_child=encoders.cache_clear)
+
+
+def _key(source: ImageSource) -> Hashable | None:
+    if isinstance(source, (str, os.PathLike)):
+        return None if _is_no_path(path := os.fsdecode(source)) else file_key(path)
+    if not _is_pil_image(source) or _unread_file(source) is not None:
+        return None  # sent as they are
+    return picture_key(source)
 
 
 async def encode_images(sources: Sequence[ImageSource], *, max_pixels: int | None = None) -> tuple[InputImage, ...]:
-    """Encode images in threads of their own and name them in their order.
+    """Encode images in threads of their own and name them in their order; what is known is not encoded again.
 
     Raises:
         InputError: One line for each image that cannot be used.
@@ -112,21 +155,16 @@ async def encode_images(sources: Sequence[ImageSource], *, max_pixels: int | Non
     if not sources:
         return ()
     loop = asyncio.get_running_loop()
-    # Not the loop's own executor: it also resolves host names, which must not wait behind photos.
-    pool = ThreadPoolExecutor(min(len(sources), _MAX_ENCODERS), thread_name_prefix="runpod-comfy-encode")
-    try:
-        jobs = [
-            functools.partial(encode_image, source, label=f"input image {number}", max_pixels=max_pixels)
-            for number, source in enumerate(sources, 1)
-        ]
-        done = await asyncio.gather(*(loop.run_in_executor(pool, job) for job in jobs), return_exceptions=True)
-        if failures := [each for each in done if isinstance(each, BaseException)]:
-            surprises = [each for each in failures if not isinstance(each, InputError)]
-            raise surprises[0] if surprises else InputError("\n".join(map(str, failures))) from failures[0]
-        encoded = [each for each in done if isinstance(each, EncodedImage)]
-        return await loop.run_in_executor(pool, name_images, encoded)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    work = encoders()
+    jobs = [
+        functools.partial(work.encode, source, label=f"input image {number}", max_pixels=max_pixels)
+        for number, source in enumerate(sources, 1)
+    ]
+    done = await asyncio.gather(*(loop.run_in_executor(work.threads, job) for job in jobs), return_exceptions=True)
+    if failures := [each for each in done if isinstance(each, BaseException)]:
+        surprises = [each for each in failures if not isinstance(each, InputError)]
+        raise surprises[0] if surprises else InputError("\n".join(map(str, failures))) from failures[0]
+    return name_images([each for each in done if isinstance(each, EncodedImage)])
 
 
 def name_images(encoded: Sequence[EncodedImage]) -> tuple[InputImage, ...]:
@@ -138,8 +176,7 @@ def name_images(encoded: Sequence[EncodedImage]) -> tuple[InputImage, ...]:
     names = [f"{index:0{width}d}.{image.extension}" for index, image in enumerate(encoded)]
     content = hashlib.sha256()
     for name, image in zip(names, encoded, strict=True):
-        content.update(f"{name} {len(image.data)}\n".encode())
-        content.update(image.data)
+        content.update(f"{name} ".encode() + image.sha256)
     subfolder = f"rcc-{content.hexdigest()[:16]}"
     return tuple(
         InputImage(name, image.data, image.media_type, subfolder) for name, image in zip(names, encoded, strict=True)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from runpod_comfy.serverless.parking import Parking
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 __all__ = ["EndpointHabits"]
 
 logger = logging.getLogger(__name__)
 
 _REMEMBERED_S = 3600.0
-_POLLS_PER_S = 90.0
+_POLLS_PER_S = 80.0
 """Half of what RunPod allows for ``status`` or ``stream``: the rest is for answers that cannot wait."""
 _MAX_HELD_STREAMS = 200
+_MAX_READS = 96
+"""Answers of ``/stream`` on their way at once: each fills some 300 KB of buffers before anybody looks at it."""
 
 
 @dataclass(slots=True)
@@ -29,6 +37,7 @@ class EndpointHabits:
         polling: Jobs that ask ``/status`` at intervals.
         streaming: Jobs that ask ``/stream`` at intervals.
         parking: The places for long polls.
+        reads: Room for answers of ``/stream``.
         rng: Where the jitter comes from.
     """
 
@@ -38,6 +47,7 @@ class EndpointHabits:
     polling: int = 0
     streaming: int = 0
     parking: Parking = field(default_factory=Parking)
+    reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_READS))
     rng: random.Random = field(default_factory=random.SystemRandom)
 
     def lacks_long_poll(self, endpoint_id: str, what: str, now_s: float) -> None:
@@ -59,6 +69,15 @@ class EndpointHabits:
         if self.holds_stream and self.streaming <= _MAX_HELD_STREAMS:
             return 0.0
         return self._jittered(max(wished_s, self.streaming / _POLLS_PER_S))
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Wait for room for one more answer of ``/stream``, unless it is one that will be held back for an output."""
+        if self.holds_stream:
+            yield
+        else:
+            async with self.reads:
+                yield
 
     def _jittered(self, pause_s: float) -> float:
         # Jobs that were submitted together must not ask together ever after.

@@ -22,6 +22,7 @@ __all__ = ["PUBLISHED_LIMITS", "Limit", "Pacer", "Window"]
 
 WINDOW_S = 10.0
 _USED = 0.9  # the rest is for other programs, and for clocks that differ
+_USED_EVENLY = 0.8  # what leaves here evenly arrives in bunches
 _LEAST = 1 / 16
 _RECOVERY_S = 20.0
 
@@ -33,7 +34,8 @@ class Limit:
     Attributes:
         per_window: Requests in ten seconds.
         concurrent: Requests at once.
-        even: Keep a tenth of it in each second, for requests that come all the time; else a burst may use all of it.
+        even: Keep a fortieth of it in each quarter of a second, for requests that come all the time; else a burst may
+            use all of it.
     """
 
     per_window: int
@@ -57,30 +59,30 @@ class Window:
     """Says how long to wait so that no window sees more than the limit. Pure: time is passed in, and never goes back.
 
     After a refusal the rate is halved and requests are spaced evenly; it is whole again 20 s after the last one.
-
-    Attributes:
-        pauses: How often it was paused: what was reserved before a pause must be reserved again.
     """
 
     def __init__(self, limit: Limit) -> None:
-        self._span_s = WINDOW_S / 10 if limit.even else WINDOW_S
-        self._most = max(1, int(limit.per_window * _USED * self._span_s / WINDOW_S))
+        self._span_s = WINDOW_S / 40 if limit.even else WINDOW_S
+        used = _USED_EVENLY if limit.even else _USED
+        self._most = max(1, int(limit.per_window * used * self._span_s / WINDOW_S))
         self._uses_s: deque[float] = deque(maxlen=self._most)
         self._share = 1.0
         self._share_at_s = 0.0
         self._paused_until_s = float("-inf")
-        self.pauses = 0
 
-    def reserve(self, now_s: float) -> float:
-        """Take one turn and return how many seconds to wait before using it."""
-        use_s = max(now_s, self._paused_until_s)
+    def delay_s(self, now_s: float) -> float:
+        """Return how many seconds to wait, at least, before the next request; 0 where it may go now."""
+        next_s = max(now_s, self._paused_until_s)
         if len(self._uses_s) == self._most:
-            use_s = max(use_s, self._uses_s[0] + self._span_s)
+            next_s = max(next_s, self._uses_s[0] + self._span_s)
         share = self._share_now(now_s)
         if share < 1.0 and self._uses_s:
-            use_s = max(use_s, self._uses_s[-1] + self._span_s / (self._most * share))
-        self._uses_s.append(use_s)
-        return use_s - now_s
+            next_s = max(next_s, self._uses_s[-1] + self._span_s / (self._most * share))
+        return next_s - now_s
+
+    def use(self, now_s: float) -> None:
+        """Take note of a request that goes now."""
+        self._uses_s.append(now_s)
 
     def pause(self, now_s: float, delay_s: float) -> None:
         """Let nobody through for a while, after the server said 429."""
@@ -89,10 +91,6 @@ class Window:
             self._share = max(_LEAST, self._share_now(now_s) / 2)
         self._paused_until_s = max(self._paused_until_s, now_s + delay_s)
         self._share_at_s = self._paused_until_s
-        # What was promised for later is taken back: its holders ask again.
-        self.pauses += 1
-        while self._uses_s and self._uses_s[-1] > now_s:
-            self._uses_s.pop()
 
     def _share_now(self, now_s: float) -> float:
         return min(1.0, self._share + max(0.0, now_s - self._share_at_s) / _RECOVERY_S)
@@ -106,6 +104,7 @@ class Pacer:
     ) -> None:
         self._clock = clock
         self._windows = {name: Window(limit) for name, limit in limits.items()}
+        self._queues = {name: asyncio.Lock() for name in limits}
         self._rooms = {name: asyncio.Semaphore(max(1, int(limit.concurrent * _USED))) for name, limit in limits.items()}
 
     @asynccontextmanager
@@ -113,11 +112,12 @@ class Pacer:
         """Wait for this operation's turn and hold it until the request has ended."""
         window = self._windows[operation]
         async with self._rooms[operation]:
-            while (delay_s := window.reserve(self._clock())) > 0:
-                pauses = window.pauses
-                await asyncio.sleep(delay_s)
-                if window.pauses == pauses:
-                    break
+            # One at a time, and counted when it goes: what was promised for later would bunch up whenever this loop
+            # is late.
+            async with self._queues[operation]:
+                while (delay_s := window.delay_s(self._clock())) > 0:  # noqa: ASYNC110 - a pause may have begun meanwhile
+                    await asyncio.sleep(delay_s)
+                window.use(self._clock())
             yield
 
     def slow_down(self, operation: str, delay_s: float) -> None:

@@ -35,7 +35,7 @@ _UNKNOWN_JOB_GRACE_S = 5.0
 _MAX_UNREADABLE = 6
 _METHOD_NOT_ALLOWED = 405
 _EARLY = 0.1
-_HELD_S = 0.8  # an empty answer of /stream that took so long was held back for an output
+_HELD_S = 0.8  # an answer of /stream that took so long was held back for an output
 _FEW = 50
 _FIRST_READ_S = 0.3
 _QUEUED_STATES = frozenset({"", "IN_QUEUE"})
@@ -242,7 +242,8 @@ class _Watch(Generic[_T]):
             ended = self.ended.is_set()
             asked_s = self.clock()
             try:
-                answer = await self.api.stream(self.job_id, self.take)
+                async with self.habits.reading():
+                    answer = await self.api.stream(self.job_id, self.take)
                 self._tell(answer)
                 if answer.broken:
                     raise answer.broken
@@ -269,10 +270,10 @@ class _Watch(Generic[_T]):
             self.updates.put_nowait(Pieces(taken=answer.taken, state=answer.state))
 
     def _next_interval_s(self, interval_s: float, answer: StreamAnswer[_T], *, took_s: float) -> float:
+        if self.habits.streaming <= _FEW:  # with many, answers also wait for their turn
+            self.habits.holds_stream = took_s >= _HELD_S or (self.habits.holds_stream and bool(answer.taken))
         if answer.taken:
             return _FIRST_READ_S
-        if self.habits.streaming <= _FEW:  # with many, answers also wait for their turn
-            self.habits.holds_stream = took_s >= _HELD_S
         longest_s = 3.0 if answer.state in _QUEUED_STATES else 1.0 if self._has_long_poll else 0.5
         return min(interval_s * 1.5, longest_s)
 
