@@ -6,7 +6,7 @@ import pytest
 from runpod_comfy.comfyui.folders import Folders
 from runpod_comfy.comfyui.shelf import InputShelf
 from runpod_comfy.errors import InputError, TransportError
-from runpod_comfy.media import InputImage
+from runpod_comfy.media.inputs import InputImage
 
 
 def image(name, data=b"data", subfolder="s"):

@@ -222,7 +222,7 @@ class PromptFollower:
         is_stalled = not running and not self._open.keys().isdisjoint(pending)
         if is_stalled and self._stalled:
             self.fail(
-                JobFailed(
+                TransportError(
                     f"ComfyUI at {self._client.origin} accepts workflows and computes none of them: its thread that "
                     "computes has died, and its log says why. Restart it."
                 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.comfyui.client import ComfyUIClient
     from runpod_comfy.comfyui.folders import Folders
-    from runpod_comfy.media import InputImage
+    from runpod_comfy.media.inputs import InputImage
 
 __all__ = ["InputShelf"]
 
