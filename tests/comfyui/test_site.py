@@ -241,6 +241,47 @@ async def test_outputs_of_every_kind_are_the_bytes_that_comfyui_wrote(stand_in, 
     assert output.subfolder == "v"
 
 
+async def test_picture_text_sound_and_video_of_one_workflow_are_all_delivered_as_they_were_written(client, site, nap):
+    graph = nap(0.01, colour=some_colour(), images=4)
+    graph |= {
+        "4": {"class_type": "PrimitiveString", "inputs": {"value": "a caption"}},
+        "5": {"class_type": "PreviewAny", "inputs": {"source": ["4", 0]}},
+        "6": {"class_type": "EmptyAudio", "inputs": {"duration": 0.5, "sample_rate": 44100, "channels": 2}},
+        "7": {"class_type": "SaveAudio", "inputs": {"audio": ["6", 0], "filename_prefix": "audio/sound"}},
+        "8": {"class_type": "CreateVideo", "inputs": {"images": ["2", 0], "audio": ["6", 0], "fps": 4.0}},
+        "9": {"class_type": "SaveVideo", "inputs": {"video": ["8", 0], "filename_prefix": "video/clip",
+                                                    "format": "mp4", "codec": "h264"}},
+    }  # fmt: skip
+    made = []
+
+    def compare(event):
+        if isinstance(event, OutputReady):
+            output = event.output
+            made.append((output.origin.node_id, getattr(output, "kind", "text"), getattr(output, "media_type", None)))
+            if not isinstance(output, OutputText):
+                written = [path.read_bytes() for path in site.folders.output.rglob(output.name)]
+                assert output.data in written
+
+    async with (
+        asyncio.timeout(60),
+        aclosing(run_batches(client, Submission(workflow=graph, seeds=(1,)), site=site)) as running,
+    ):
+        async for event in running:
+            compare(event)
+    assert [each[:2] for each in made] == [("3", "images")] * 4 + [("5", "text"), ("7", "audio"), ("9", "images")]
+    assert made[-1][2] == "video/mp4"
+
+
+async def test_first_picture_leaves_while_the_second_batch_computes(client, site, nap):
+    submission = Submission(workflow=nap(0.6, colour=some_colour()), batch_count=4, seeds=(1, 2, 3, 4))
+    async with asyncio.timeout(30), aclosing(run_batches(client, submission, site=site)) as running:
+        async for event in running:
+            if isinstance(event, OutputReady):
+                computing, waiting = await client.queue()
+                assert (len(computing), len(waiting)) == (1, 2)
+                break
+
+
 async def test_previews_of_the_sampler_come_with_progress_on_request(stand_in, stand_in_client, nap, png):
     stand_in.show_previews(png())
     for previews in (False, True):

@@ -12,7 +12,7 @@ from PIL import Image
 from runpod_comfy.comfyui.client import ComfyUIClient
 from runpod_comfy.comfyui.folders import find_folders
 from runpod_comfy.dialects.native import NativeReader
-from runpod_comfy.dialects.native_request import encode_request
+from runpod_comfy.dialects.native_request import encode_request, parse_request
 from runpod_comfy.emulator.inprocess import InProcessWorker
 from runpod_comfy.emulator.jobs import EndpointConfig
 from runpod_comfy.emulator.platform import Platform
@@ -126,6 +126,9 @@ async def test_failing_node_ends_the_job_with_a_line_and_then_the_same_text_for_
     assert not reader.complete
 
 
+SAVE = {"1": {"class_type": "SaveImage", "inputs": {}}}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -138,10 +141,21 @@ async def test_failing_node_ends_the_job_with_a_line_and_then_the_same_text_for_
         {"workflow": "no json"},
         {"workflow": {"nodes": [], "links": []}},
         {"workflow": {"1": None}},
-        {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}, "batch_count": 0},
-        {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}, "images": [{"name": "../x", "image": ""}]},
-        {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}, "images": [{"name": "x", "image": "%%%"}]},
+        *({"workflow": SAVE, "batch_count": count} for count in (0, -1, 10**9, "3", True, 1.5, None)),
+        *(
+            {"workflow": SAVE, "images": [{"name": name, "image": ""}]}
+            for name in ("../x", "/etc/x", "a\0b", "..\\x", "C:\\x", "", "a/../../x")
+        ),
+        *({"workflow": SAVE, "images": [{"name": "x", "image": "", "subfolder": name}]} for name in ("../x", "/etc")),
+        {"workflow": SAVE, "images": "x"},
+        {"workflow": SAVE, "timeout_s": 0},
+        {"workflow": SAVE, "timeout_s": "60"},
+        {"workflow": SAVE, "extra_pnginfo": [1]},
+        {"workflow": SAVE, "comfy_org_api_key": 7},
+        {"workflow": {"x" * 20_000_000: 1}},
+        {"workflow": SAVE, "images": [{"name": "x", "image": "%%%"}]},
     ],
+    ids=lambda body: repr(body)[:60],
 )
 async def test_bad_request_is_a_named_error_and_nothing_is_asked_of_comfyui(body):
     pieces = await answer("http://127.0.0.1:1", body)
@@ -149,6 +163,11 @@ async def test_bad_request_is_a_named_error_and_nothing_is_asked_of_comfyui(body
     assert line["images"] == []
     assert line["error"]
     assert pieces[-1] == {"error": line["error"]}
+
+
+async def test_keys_that_are_not_known_are_ignored(stand_in, nap):
+    reader, _ = read(await answer(stand_in.url, {"workflow": nap(), "something": {"new": 1}, "seeds": None}))
+    assert reader.complete
 
 
 async def test_comfyui_that_is_not_there_is_a_named_error(nap):
@@ -208,7 +227,32 @@ async def test_job_that_ends_leaves_no_connection_and_no_task(stand_in, nap):
     await answer(stand_in.url, {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}})
     await asyncio.sleep(0.1)
     left = {task.get_coro().cr_code.co_filename for task in asyncio.all_tasks() - before}
-    assert not [file for file in left if "runpod_comfy/comfyui" in file or "worker/handler" in file]
+    assert not [file for file in left if "runpod_comfy/comfyui" in file or "runpod_comfy/worker" in file]
+
+
+async def test_many_jobs_leave_no_file_no_socket_no_task_and_no_history(stand_in, nap):
+    handler, before = make_handler(comfyui_url=stand_in.url), asyncio.all_tasks()
+    for number in range(20):
+        workflow = nap(0.0, colour=number)
+        workflow["4"] = {"class_type": "LoadImage", "inputs": {"image": "input.png"}}
+        workflow["5"] = {"class_type": "PreviewImage", "inputs": {"images": ["4", 0]}}
+        images = (InputImage("input.png", png((number, 0, 0)), "image/png"),)
+        body = encode_request(Submission(workflow=workflow, images=images, batch_count=2, seeds=(1, 2)))
+        reader, _ = read([piece async for piece in handler({"id": f"job-{number}", "input": body})])
+        assert reader.complete
+    await asyncio.sleep(0.1)
+    assert stand_in.socket_count == 0
+    assert stand_in.remembered == []
+    assert [path for path in stand_in.folder.rglob("*") if path.is_file() or path.name.startswith("rcc-")] == []
+    left = {task.get_coro().cr_code.co_filename for task in asyncio.all_tasks() - before}
+    assert not [file for file in left if "runpod_comfy/comfyui" in file or "runpod_comfy/worker" in file]
+
+
+async def test_what_goes_with_the_graph_and_the_deadline_survive_the_wire(nap):
+    extra_data = {"extra_pnginfo": {"workflow": {"nodes": []}}, "api_key_comfy_org": "secret"}
+    submission = Submission(workflow=nap(), extra_data=extra_data, timeout_s=90.5, seeds=(1,), submission_id="s")
+    assert parse_request(encode_request(submission)) == submission
+    assert "secret" not in repr(submission)
 
 
 async def test_jobs_at_once_share_a_worker_without_mixing(stand_in, nap):
