@@ -4,7 +4,7 @@ import time
 import pytest
 
 from runpod_comfy.comfyui.folders import Folders
-from runpod_comfy.comfyui.jobfiles import JobFiles, with_fresh_saves, with_prompt_shown
+from runpod_comfy.comfyui.jobfiles import JobFiles, with_fresh_saves, with_metadata
 from runpod_comfy.comfyui.outputs import FileRef
 
 
@@ -86,10 +86,12 @@ def test_saves_are_made_fresh_by_their_prefix_or_by_an_input_that_no_node_knows(
     assert graph["1"] == save("a/b")
 
 
-def test_prompt_is_shown_beside_what_the_caller_gives():
-    given = {"api_key_comfy_org": "k", "extra_pnginfo": {"workflow": {"nodes": []}}}
-    assert with_prompt_shown(given, {"1": {}}) == {
+def test_files_show_prompt_and_workflow_and_the_callers_own_workflow_wins():
+    given = {"api_key_comfy_org": "k", "extra_pnginfo": {"workflow": "theirs"}}
+    assert with_metadata(given, prompt={"1": {}}, workflow={"nodes": []}) == {
         "api_key_comfy_org": "k",
-        "extra_pnginfo": {"workflow": {"nodes": []}, "prompt": {"1": {}}},
+        "extra_pnginfo": {"workflow": "theirs", "prompt": {"1": {}}},
     }
-    assert "prompt" not in given["extra_pnginfo"]
+    assert with_metadata({}, prompt=None, workflow={"nodes": []}) == {"extra_pnginfo": {"workflow": {"nodes": []}}}
+    assert with_metadata({"api_key_comfy_org": "k"}, prompt=None, workflow=None) == {"api_key_comfy_org": "k"}
+    assert given == {"api_key_comfy_org": "k", "extra_pnginfo": {"workflow": "theirs"}}

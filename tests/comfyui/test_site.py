@@ -110,6 +110,17 @@ async def test_files_carry_the_workflow_and_the_prompt_with_the_users_own_prefix
     assert (picture.name, picture.subfolder) == ("nap_00001_.png", "mine")
 
 
+async def test_files_carry_a_workflow_for_the_editor_where_the_caller_gives_none(client, site, nap):
+    graph = nap(0.01, colour=some_colour(), prefix="mine/nap")
+    for picture in outputs(await run(client, Submission(workflow=graph, batch_count=2, seeds=(5, 6)), site=site)):
+        workflow = json.loads(picture.item.text["workflow"])
+        assert [node["type"] for node in workflow["nodes"]] == ["EmptyImage", "FixtureSleep", "SaveImage"]
+        nap_node, save = workflow["nodes"][1:]
+        assert nap_node["title"] == "Nap"
+        assert nap_node["widgets_values"] == [0.01, 5, picture.seed, "fixed"]
+        assert save["widgets_values"] == ["mine/nap"]
+
+
 async def test_batch_from_the_cache_is_read_before_its_file_is_removed(client, site, folders, nap):
     before = files_of(folders)
     submission = Submission(workflow=nap(0.01, colour=some_colour()), batch_count=4, randomize_seed=False)

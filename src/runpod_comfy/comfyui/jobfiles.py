@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runpod_comfy.comfyui.folders import Folders
     from runpod_comfy.comfyui.outputs import FileRef
 
-__all__ = ["JobFiles", "with_fresh_saves", "with_prompt_shown"]
+__all__ = ["JobFiles", "with_fresh_saves", "with_metadata"]
 
 _PREFIX = "filename_prefix"
 _CLOCK_SLACK_S = 2.0  # some file systems keep times in steps of two seconds
@@ -100,14 +100,26 @@ def with_fresh_saves(graph: dict[str, Any], node_ids: Iterable[str], suffix: str
     return {**graph, **changed}
 
 
-def with_prompt_shown(extra_data: Mapping[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
-    """Return ``extra_data`` that makes files show this graph as their prompt.
+def with_metadata(
+    extra_data: Mapping[str, Any], *, prompt: dict[str, Any] | None, workflow: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return ``extra_data`` that makes files show these; the caller's own ``workflow`` wins.
 
     Save nodes write their hidden ``prompt`` first and then each entry of ``extra_pnginfo``; where a PNG has a keyword
     twice, readers (Pillow, ComfyUI's own) take the last.
+
+    Args:
+        extra_data: What the caller gives.
+        prompt: The graph to show in place of the one that ComfyUI computes, or None.
+        workflow: The same as ComfyUI's editor has it, or None.
     """
     given = extra_data.get("extra_pnginfo")
-    return {**extra_data, "extra_pnginfo": {**(given if isinstance(given, dict) else {}), "prompt": shown}}
+    ours = {"workflow": workflow, "prompt": prompt}
+    shown = {
+        **{name: value for name, value in ours.items() if value is not None},
+        **(given if isinstance(given, dict) else {}),
+    }
+    return {**extra_data, "extra_pnginfo": shown} if shown else dict(extra_data)
 
 
 def _stays_inside(prefix: object) -> bool:

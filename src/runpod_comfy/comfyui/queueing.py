@@ -13,7 +13,7 @@ from runpod_comfy.comfyui.outputs import HistoryEntry
 from runpod_comfy.errors import JobFailed, RunpodComfyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from runpod_comfy.comfyui.client import ComfyUIClient
     from runpod_comfy.comfyui.follow import PromptFollower
@@ -34,14 +34,14 @@ class Batch:
         index: Its number, counted from 0.
         seed: Its seed, or None.
         graph: What ComfyUI computes.
-        extra_data: What goes with the graph.
+        extra_data: Makes what goes with the graph, when it is queued: it may be larger than the graph itself.
         queued: Set once ComfyUI has accepted or refused the prompt.
     """
 
     index: int
     seed: int | None
     graph: dict[str, Any] = field(repr=False)
-    extra_data: Mapping[str, Any] = field(repr=False)
+    extra_data: Callable[[], Mapping[str, Any]] = field(repr=False)
     queued: asyncio.Future[Queued] = field(repr=False)
 
 
@@ -98,7 +98,7 @@ class PromptQueue:
         self._progress.expect(prompt_id, batch.index)
         try:
             queued = await self._client.queue_prompt(
-                graph, prompt_id=prompt_id, extra_data=batch.extra_data, front=front
+                graph, prompt_id=prompt_id, extra_data=batch.extra_data(), front=front
             )
         except JobFailed as exc:  # refused, so there is nothing to take back
             self._open.discard(prompt_id)

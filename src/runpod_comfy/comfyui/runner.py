@@ -16,24 +16,26 @@ import asyncio
 import logging
 import random
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from runpod_comfy.comfyui.catalog import NodeCatalog
 from runpod_comfy.comfyui.delivery import Delivery
 from runpod_comfy.comfyui.fetch import Fetcher
 from runpod_comfy.comfyui.follow import PromptFollower
 from runpod_comfy.comfyui.inputs import localised_graph
-from runpod_comfy.comfyui.jobfiles import JobFiles, with_prompt_shown
+from runpod_comfy.comfyui.jobfiles import JobFiles, with_metadata
 from runpod_comfy.comfyui.progress import ProgressThrottle
 from runpod_comfy.comfyui.queueing import Batch, PromptQueue
 from runpod_comfy.comfyui.shelf import InputShelf
 from runpod_comfy.errors import JobFailed, RunpodComfyError
 from runpod_comfy.events import Progress
+from runpod_comfy.workflow.editor import editor_workflow
 from runpod_comfy.workflow.graph import Graph
 from runpod_comfy.workflow.seeds import draw_seeds, with_seed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from runpod_comfy.comfyui.client import ComfyUIClient
     from runpod_comfy.comfyui.folders import Folders
@@ -59,12 +61,14 @@ class Site:
 
     Attributes:
         shelf: The input images of all runs there.
+        catalog: Its node classes.
         folders: ComfyUI's folders, or None where they cannot be reached; files stay there then.
         largest_bytes: A larger output is not fetched, and fails the run once all the rest is delivered; None fetches
             any.
     """
 
     shelf: InputShelf
+    catalog: NodeCatalog = field(default_factory=NodeCatalog)
     folders: Folders | None = None
     largest_bytes: int | None = None
 
@@ -148,6 +152,7 @@ class _Run:
             put=self._put,
         )
         self._inputs = AsyncExitStack()
+        self._classes: Mapping[str, Any] = {}
         self._queueing: asyncio.Task[None] | None = None
         self._undelivered: list[Batch] = []
         self._room = asyncio.Semaphore(_CHANNEL_EVENTS)
@@ -172,6 +177,9 @@ class _Run:
             shelf = self._site.shelf if self._site else InputShelf()
             await self._inputs.enter_async_context(shelf.hold(self._client, self._submission.images))
             graph = await localised_graph(self._client, self._submission, input_dir=input_dir)
+            if self._site is not None:
+                classes = (node["class_type"] for node in graph.values())
+                self._classes = await self._site.catalog.of(self._client, classes)
             self._undelivered = [self._batch(index, seed, graph) for index, seed in enumerate(self._seeds)]
             await self._follower.ready()
             self._queueing = asyncio.create_task(self._prompts.queue_all(list(self._undelivered)))
@@ -234,11 +242,23 @@ class _Run:
         # Where nobody is left to wait for it, its error is no message at exit.
         queued.add_done_callback(lambda done: done.cancelled() or done.exception())
         shown = graph if seed is None else with_seed(graph, seed)
-        placed = self._files.placed(shown)
-        extra_data = self._submission.extra_data
-        if placed is not shown:
-            extra_data = with_prompt_shown(extra_data, shown)
-        return Batch(index=index, seed=seed, graph=placed, extra_data=extra_data, queued=queued)
+        return Batch(
+            index=index,
+            seed=seed,
+            graph=self._files.placed(shown),
+            extra_data=lambda: self._extra_data(shown),
+            queued=queued,
+        )
+
+    def _extra_data(self, shown: dict[str, Any]) -> Mapping[str, Any]:
+        """Return what goes with a graph so that files show it as the workflow has it."""
+        if self._site is None:
+            return self._submission.extra_data
+        return with_metadata(
+            self._submission.extra_data,
+            prompt=shown if self._files.placed(shown) is not shown else None,
+            workflow=editor_workflow(shown, self._classes),
+        )
 
     async def _put(self, event: Event) -> None:
         await self._room.acquire()
