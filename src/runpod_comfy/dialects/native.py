@@ -30,7 +30,7 @@ from runpod_comfy.dialects.lines import LineJoiner, cut_line
 from runpod_comfy.errors import ProtocolError
 from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
 from runpod_comfy.media.formats import media_type_of
-from runpod_comfy.media.wire import to_base64
+from runpod_comfy.media.wire import from_base64, to_base64
 from runpod_comfy.results import Origin, OutputFile, OutputText, WorkflowOutputImage
 
 if TYPE_CHECKING:
