@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Progress:
         node_title: The node's title, or its class.
         value: The step it is at; 0 where the node does not count steps.
         maximum: How many steps it has; 0 where the node does not count steps.
+        preview: What the picture looks like by now, as a JPEG or PNG file; None unless previews were asked for.
     """
 
     batch: int
@@ -61,6 +62,7 @@ class Progress:
     node_title: str | None = None
     value: int = 0
     maximum: int = 0
+    preview: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

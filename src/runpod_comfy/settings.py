@@ -35,6 +35,8 @@ __all__ = ["DEFAULT_BASE_URL", "DEFAULT_COMFYUI_URL", "EndpointSettings", "Worke
 DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
 DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
 
+_DEFAULT_SLOTS, _MAX_SLOTS = 3, 32
+
 _NO_KEY = (
     "No RunPod API key. Pass api_key=…, set runpod.api_key or the environment variable RUNPOD_API_KEY, or store it "
     "with `runpod-comfy init`. "
@@ -101,20 +103,29 @@ class WorkerSettings:
         comfyui_dir: ComfyUI's folder, where the worker runs on the same machine; else None.
         aggregate: Whether RunPod keeps all lines for ``/status`` too: only where outputs go to a bucket, since an
             aggregate over RunPod's result limit ends the job as COMPLETED with no output at all.
+        slots: How many jobs the worker has in hand at once; ComfyUI computes one prompt after the other all the same.
+            With one slot the SDK leaves the GPU idle for a second between two jobs, and with two for a part of it; with
+            three it never does, unless jobs take less than a second (measured: ``docs/worker-measurements.md``).
     """
 
     comfyui_url: str = DEFAULT_COMFYUI_URL
     comfyui_dir: str | None = None
     aggregate: bool = False
+    slots: int = _DEFAULT_SLOTS
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> WorkerSettings:
-        """Read ``COMFYUI_URL``, ``COMFYUI_DIR`` and ``BUCKET_ENDPOINT_URL``."""
+        """Read ``COMFYUI_URL``, ``COMFYUI_DIR``, ``WORKER_SLOTS`` and ``BUCKET_ENDPOINT_URL``.
+
+        Raises:
+            ConfigurationError: ``COMFYUI_URL`` is no address, or ``WORKER_SLOTS`` no number from 1 to 32.
+        """
         env = os.environ if environ is None else environ
         return cls(
             comfyui_url=comfyui_url(environ=env),
             comfyui_dir=env.get("COMFYUI_DIR") or None,
             aggregate=bool(env.get("BUCKET_ENDPOINT_URL")),
+            slots=_slots(env.get("WORKER_SLOTS")),
         )
 
 
@@ -126,6 +137,15 @@ def comfyui_url(url: str | None = None, *, environ: Mapping[str, str] | None = N
     """
     env = os.environ if environ is None else environ
     return _http_url(url or env.get("COMFYUI_URL") or DEFAULT_COMFYUI_URL, "COMFYUI_URL")
+
+
+def _slots(given: str | None) -> int:
+    text = (given or "").strip()
+    if not text:
+        return _DEFAULT_SLOTS
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= _MAX_SLOTS:
+        raise ConfigurationError(f"WORKER_SLOTS is {text!r}; it takes a whole number from 1 to {_MAX_SLOTS}.")
+    return int(text)
 
 
 def _endpoint_id(endpoint: object, env: Mapping[str, str], profile: Profile) -> str:

@@ -43,6 +43,9 @@ class Submission:
         randomize_seed: Whether seeds change from batch to batch.
         submission_id: Our id of it, which travels with the job.
         previews: Whether temporary (preview) images are wanted too.
+        extra_data: What nodes may read beside the graph: ``extra_pnginfo`` goes into the files that ComfyUI saves. It
+            may hold a key (``api_key_comfy_org``), so it is kept out of ``repr``.
+        timeout_s: How long the worker may take for it, in seconds, waiting for its turn included; None sets no limit.
         warnings: What is worth knowing before paying, as sentences.
     """
 
@@ -53,6 +56,8 @@ class Submission:
     randomize_seed: bool = True
     submission_id: str = ""
     previews: bool = False
+    extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    timeout_s: float | None = None
     warnings: tuple[str, ...] = ()
 
     @property

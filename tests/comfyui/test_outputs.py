@@ -82,7 +82,7 @@ def test_gpu_time_is_from_start_to_end():
 def test_names_are_unique_within_a_subfolder_and_stay_comfyuis_own_where_they_can():
     names = UniqueNames()
     refs = [ref("a_00001_.png"), ref("a_00001_.png"), ref("a_00001_.png", subfolder="x"), ref("a_00001_.png")]
-    assert [names.name_for(each) for each in refs] == [
+    assert [names.name_for(each, each.subfolder) for each in refs] == [
         "a_00001_.png",
         "a_00001__1.png",
         "a_00001_.png",
@@ -92,7 +92,7 @@ def test_names_are_unique_within_a_subfolder_and_stay_comfyuis_own_where_they_ca
 
 @pytest.mark.parametrize("name", ["../../evil.png", "/etc/evil.png", "..\\..\\evil.png", "x/evil.png"])
 def test_a_name_never_carries_a_path(name):
-    assert UniqueNames().name_for(ref(name)) == "evil.png"
+    assert UniqueNames().name_for(ref(name), "") == "evil.png"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,6 @@ def test_a_name_never_carries_a_path(name):
     ],
 )
 def test_only_a_picture_that_opens_is_an_image(kind, name, data, expected, media_type):
-    output = as_output(ref(name, kind=kind), data, name=name, origin=Origin())
+    output = as_output(ref(name, kind=kind), data, name=name, subfolder="", origin=Origin())
     assert type(output) is expected
     assert (output.media_type, output.kind, output.data) == (media_type, kind, data)

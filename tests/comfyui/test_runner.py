@@ -6,6 +6,7 @@ from contextlib import aclosing
 import pytest
 
 from runpod_comfy.comfyui.client import ComfyUIClient
+from runpod_comfy.comfyui.folders import find_folders
 from runpod_comfy.comfyui.follow import FollowPace
 from runpod_comfy.comfyui.runner import run_batches
 from runpod_comfy.errors import JobCancelled, JobFailed, RunpodComfyError, TransportError
@@ -215,16 +216,23 @@ async def test_cached_output_whose_file_is_gone_is_saved_again(stand_in, stand_i
     assert again.name.startswith("nap")
 
 
-async def test_output_that_is_gone_and_cannot_be_saved_again_fails_the_job(stand_in, stand_in_client):
+async def test_cached_output_without_a_prefix_of_its_own_is_saved_again_too(client):
     graph = {"1": {"class_type": "SaveAudio", "inputs": {"audio": ["2", 0], "filename_prefix": ["3", 0]}},
-             "2": {"class_type": "EmptyAudio", "inputs": {}},
-             "3": {"class_type": "PrimitiveString", "inputs": {"value": "sound"}}}  # fmt: skip
-    await run(stand_in_client, Submission(workflow=graph))
-    for file in (stand_in.folder / "output").rglob("*.wav"):
-        file.unlink()
-    _, error = await run_to_failure(stand_in_client, Submission(workflow=graph))
-    assert error.node_id == "1"
-    assert "sound_00001_.wav" in str(error)
+             "2": {"class_type": "EmptyAudio", "inputs": {"duration": 0.1, "sample_rate": 8000, "channels": 1}},
+             "3": {"class_type": "PrimitiveString", "inputs": {"value": f"sound{some_colour()}"}}}  # fmt: skip
+    folders = await find_folders(client, comfyui_dir=None)
+    [first] = outputs(await run(client, Submission(workflow=graph)))
+    (folders.output / first.name).unlink()
+    [again] = outputs(await run(client, Submission(workflow=graph)))
+    assert again.name.startswith(first.name.partition("_")[0])
+    assert again.kind == "audio"
+
+
+async def test_output_that_is_gone_though_it_was_saved_again_fails_the_job(stand_in, stand_in_client, nap):
+    stand_in.lose_files()
+    _, error = await run_to_failure(stand_in_client, Submission(workflow=nap(0.01), seeds=(1,)))
+    assert error.node_id == "3"
+    assert "nap_00001_.png" in str(error)
 
 
 async def test_closed_run_leaves_no_prompt_behind_and_spares_those_of_others(client, nap):

@@ -40,6 +40,7 @@ EVERY_KIND = [
     OutputReady(output=OutputFile(name="v.mp4", data=b"\0\1\2", kind="gifs", media_type="video/mp4")),
     OutputReady(output=OutputText(text='a "caption"\n\u2028 \U0001f980', origin=Origin(node_id="3"))),
     Progress(batch=0, batch_count=2, node_id="5", node_title="KSampler", value=3, maximum=20),
+    Progress(batch=0, batch_count=2, node_id="5", value=4, maximum=20, preview=b"\xff\xd8 a JPEG"),
     BatchFinished(batch=0, batch_count=2, seed=7, gpu_s=0.25),
     Warned(message="careful"),
 ]

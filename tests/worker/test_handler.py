@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 
 from runpod_comfy.comfyui.client import ComfyUIClient
+from runpod_comfy.comfyui.folders import find_folders
 from runpod_comfy.dialects.native import NativeReader
-from runpod_comfy.dialects.native_request import encode_request
+from runpod_comfy.dialects.native_request import encode_request, parse_request
 from runpod_comfy.emulator.inprocess import InProcessWorker
 from runpod_comfy.emulator.jobs import EndpointConfig
 from runpod_comfy.emulator.platform import Platform
-from runpod_comfy.events import BatchFinished, OutputReady, Progress
+from runpod_comfy.errors import ConfigurationError, TransportError
+from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
 from runpod_comfy.media.inputs import InputImage
 from runpod_comfy.submission import Submission
 from runpod_comfy.worker.handler import make_handler
@@ -124,6 +126,9 @@ async def test_failing_node_ends_the_job_with_a_line_and_then_the_same_text_for_
     assert not reader.complete
 
 
+SAVE = {"1": {"class_type": "SaveImage", "inputs": {}}}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -136,10 +141,21 @@ async def test_failing_node_ends_the_job_with_a_line_and_then_the_same_text_for_
         {"workflow": "no json"},
         {"workflow": {"nodes": [], "links": []}},
         {"workflow": {"1": None}},
-        {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}, "batch_count": 0},
-        {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}, "images": [{"name": "../x", "image": ""}]},
-        {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}, "images": [{"name": "x", "image": "%%%"}]},
+        *({"workflow": SAVE, "batch_count": count} for count in (0, -1, 10**9, "3", True, 1.5, None)),
+        *(
+            {"workflow": SAVE, "images": [{"name": name, "image": ""}]}
+            for name in ("../x", "/etc/x", "a\0b", "..\\x", "C:\\x", "", "a/../../x")
+        ),
+        *({"workflow": SAVE, "images": [{"name": "x", "image": "", "subfolder": name}]} for name in ("../x", "/etc")),
+        {"workflow": SAVE, "images": "x"},
+        {"workflow": SAVE, "timeout_s": 0},
+        {"workflow": SAVE, "timeout_s": "60"},
+        {"workflow": SAVE, "extra_pnginfo": [1]},
+        {"workflow": SAVE, "comfy_org_api_key": 7},
+        {"workflow": {"x" * 20_000_000: 1}},
+        {"workflow": SAVE, "images": [{"name": "x", "image": "%%%"}]},
     ],
+    ids=lambda body: repr(body)[:60],
 )
 async def test_bad_request_is_a_named_error_and_nothing_is_asked_of_comfyui(body):
     pieces = await answer("http://127.0.0.1:1", body)
@@ -147,6 +163,11 @@ async def test_bad_request_is_a_named_error_and_nothing_is_asked_of_comfyui(body
     assert line["images"] == []
     assert line["error"]
     assert pieces[-1] == {"error": line["error"]}
+
+
+async def test_keys_that_are_not_known_are_ignored(stand_in, nap):
+    reader, _ = read(await answer(stand_in.url, {"workflow": nap(), "something": {"new": 1}, "seeds": None}))
+    assert reader.complete
 
 
 async def test_comfyui_that_is_not_there_is_a_named_error(nap):
@@ -206,7 +227,32 @@ async def test_job_that_ends_leaves_no_connection_and_no_task(stand_in, nap):
     await answer(stand_in.url, {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}})
     await asyncio.sleep(0.1)
     left = {task.get_coro().cr_code.co_filename for task in asyncio.all_tasks() - before}
-    assert not [file for file in left if "runpod_comfy/comfyui" in file or "worker/handler" in file]
+    assert not [file for file in left if "runpod_comfy/comfyui" in file or "runpod_comfy/worker" in file]
+
+
+async def test_many_jobs_leave_no_file_no_socket_no_task_and_no_history(stand_in, nap):
+    handler, before = make_handler(comfyui_url=stand_in.url), asyncio.all_tasks()
+    for number in range(20):
+        workflow = nap(0.0, colour=number)
+        workflow["4"] = {"class_type": "LoadImage", "inputs": {"image": "input.png"}}
+        workflow["5"] = {"class_type": "PreviewImage", "inputs": {"images": ["4", 0]}}
+        images = (InputImage("input.png", png((number, 0, 0)), "image/png"),)
+        body = encode_request(Submission(workflow=workflow, images=images, batch_count=2, seeds=(1, 2)))
+        reader, _ = read([piece async for piece in handler({"id": f"job-{number}", "input": body})])
+        assert reader.complete
+    await asyncio.sleep(0.1)
+    assert stand_in.socket_count == 0
+    assert stand_in.remembered == []
+    assert [path for path in stand_in.folder.rglob("*") if path.is_file() or path.name.startswith("rcc-")] == []
+    left = {task.get_coro().cr_code.co_filename for task in asyncio.all_tasks() - before}
+    assert not [file for file in left if "runpod_comfy/comfyui" in file or "runpod_comfy/worker" in file]
+
+
+async def test_what_goes_with_the_graph_and_the_deadline_survive_the_wire(nap):
+    extra_data = {"extra_pnginfo": {"workflow": {"nodes": []}}, "api_key_comfy_org": "secret"}
+    submission = Submission(workflow=nap(), extra_data=extra_data, timeout_s=90.5, seeds=(1,), submission_id="s")
+    assert parse_request(encode_request(submission)) == submission
+    assert "secret" not in repr(submission)
 
 
 async def test_jobs_at_once_share_a_worker_without_mixing(stand_in, nap):
@@ -234,3 +280,218 @@ async def test_emulated_endpoint_streams_the_lines_and_shows_failures(stand_in, 
     assert first.state.name == "COMPLETED"
     assert second.state.name == "FAILED"
     assert "has no nodes" in str(second.error)
+
+
+@pytest.fixture
+async def folders(comfyui_url):
+    async with aiohttp.ClientSession() as session:
+        return await find_folders(ComfyUIClient(comfyui_url, session=session), comfyui_dir=None)
+
+
+def files_of(folders):
+    roots = (folders.input, folders.output, folders.temp)
+    return {path for root in roots for path in root.rglob("*") if path.is_file() or path.name.startswith("rcc-")}
+
+
+async def test_job_leaves_no_file_behind(comfyui_url, folders, nap):
+    before = files_of(folders)
+    workflow = nap(colour=random.randrange(2**24))
+    workflow["4"] = {"class_type": "LoadImage", "inputs": {"image": "input.png"}}
+    workflow["5"] = {"class_type": "PreviewImage", "inputs": {"images": ["4", 0]}}
+    images = (InputImage("input.png", png("red"), "image/png"), InputImage("a.png", png("blue"), "image/png", "rcc-1"))
+    body = encode_request(Submission(workflow=workflow, images=images, batch_count=2, seeds=(1, 2)))
+    reader, events = read(await answer(comfyui_url, body))
+    assert reader.complete
+    assert len([event for event in events if isinstance(event, OutputReady)]) == 2
+    assert files_of(folders) == before
+
+
+async def test_jobs_at_once_with_photos_of_one_name_each_compute_with_their_own(comfyui_url):
+    handler = make_handler(comfyui_url=comfyui_url)
+    colours = [(n, 2 * n, 3 * n) for n in random.sample(range(80), 5)]
+
+    async def one(colour):
+        workflow = {
+            "1": {"class_type": "LoadImage", "inputs": {"image": "input.png"}},
+            "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "out"}},
+        }
+        body = encode_request(
+            Submission(workflow=workflow, images=(InputImage("input.png", png(colour), "image/png"),))
+        )
+        _, events = read([piece async for piece in handler({"id": "job", "input": body})])
+        [output] = [event.output for event in events if isinstance(event, OutputReady)]
+        return output.item.convert("RGB").getpixel((0, 0))
+
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*(one(colour) for colour in colours)) == colours
+
+
+async def test_next_jobs_prompts_wait_in_comfyui_while_the_present_one_computes(comfyui_url, nap):
+    handler = make_handler(comfyui_url=comfyui_url)
+
+    async def one(seconds):
+        body = {"workflow": nap(seconds, colour=random.randrange(2**24)), "batch_count": 1, "seeds": [1]}
+        return read([piece async for piece in handler({"id": "job", "input": body})])[0]
+
+    first, second = asyncio.create_task(one(1.0)), asyncio.create_task(one(0.1))
+    assert await when(comfyui_url, lambda running, waiting: running and len(waiting) == 1)
+    readers = await asyncio.gather(first, second)
+    assert all(reader.complete for reader in readers)
+    # What a job waits for another is not its own time.
+    assert min(reader.gpu_s for reader in readers) < 0.9
+
+
+async def test_cancelled_job_that_waits_behind_another_leaves_that_one_alone(comfyui_url, nap):
+    handler = make_handler(comfyui_url=comfyui_url)
+
+    async def one(seconds, batches):
+        body = {"workflow": nap(seconds, colour=random.randrange(2**24)), "batch_count": batches}
+        return read([piece async for piece in handler({"id": "job", "input": body})])[0]
+
+    first = asyncio.create_task(one(1.5, 1))
+    await when(comfyui_url, lambda running, waiting: running and not waiting)
+    second = asyncio.create_task(one(8, 2))
+    await when(comfyui_url, lambda running, waiting: running and len(waiting) == 2)
+    second.cancel()
+    await asyncio.wait([second])
+    await when(comfyui_url, lambda _, waiting: not waiting)
+    assert (await first).complete
+    assert await when(comfyui_url, is_empty)
+
+
+async def test_deadline_of_the_request_ends_the_job_and_takes_its_prompts_back(comfyui_url, folders, nap):
+    before = files_of(folders)
+    workflow = nap(0.6, colour=random.randrange(2**24))
+    pieces = await answer(comfyui_url, {"workflow": workflow, "batch_count": 20, "timeout_s": 1.5})
+    reader, events = read(pieces)
+    assert "timeout_s" in reader.error.message
+    assert pieces[-1] == {"error": reader.error.message}
+    made = [event.output.batch for event in events if isinstance(event, OutputReady)]
+    assert made == list(range(len(made)))
+    assert len(made) in {1, 2}
+    assert await when(comfyui_url, is_empty)
+    assert files_of(folders) == before
+
+
+async def test_previews_come_with_progress_where_the_request_asks_for_them(stand_in, nap):
+    stand_in.show_previews(png("lime"))
+    _, events = read(await answer(stand_in.url, {"workflow": nap(0.7), "previews": True}))
+    assert png("lime") in [event.preview for event in events if isinstance(event, Progress)]
+    assert isinstance(events[-1], BatchFinished)
+
+
+class Store:
+    def __init__(self, *, refuses=()):
+        self.kept = {}
+        self.refuses = refuses
+
+    def put(self, name, data, *, media_type):
+        if name in self.refuses:
+            raise TransportError("The bucket does not answer.")
+        self.kept[name] = (data, media_type)
+        return f"https://bucket.example/{name}?signature"
+
+
+async def run_with(stand_in, workflow, **more):
+    handler = make_handler(comfyui_url=stand_in.url, **more)
+    async with asyncio.timeout(60):
+        return [piece async for piece in handler({"id": "job-1", "input": {"workflow": workflow}})]
+
+
+async def test_outputs_go_to_the_store_and_their_urls_into_the_lines(stand_in, nap):
+    store, jobs = Store(), []
+    workflow = nap(images=2)
+    workflow["3"]["inputs"]["filename_prefix"] = "below/pic"
+    pieces = await run_with(stand_in, workflow, open_store=lambda job: jobs.append(job["id"]) or store)
+    files = [each for line in lines_of(pieces) for each in line.get("files", [])]
+    assert [(each["name"], each["subfolder"], each["url"]) for each in files] == [
+        (f"pic_0000{n}_.png", "below", f"https://bucket.example/below/pic_0000{n}_.png?signature") for n in (1, 2)
+    ]
+    assert [(each["size_bytes"], each["media_type"]) for each in files] == [
+        (len(data), media_type) for data, media_type in store.kept.values()
+    ]
+    assert all(line["images"] == [] for line in lines_of(pieces))
+    assert jobs == ["job-1"]
+    assert "done" in lines_of(pieces)[-1]
+
+
+async def test_output_that_the_store_refuses_comes_in_the_lines(stand_in, nap):
+    reader, events = read(await run_with(stand_in, nap(), open_store=lambda _: Store(refuses=("nap_00001_.png",))))
+    assert reader.complete
+    assert [event.output.name for event in events if isinstance(event, OutputReady)] == ["nap_00001_.png"]
+    assert "The bucket does not answer." in next(event.message for event in events if isinstance(event, Warned))
+
+
+async def test_store_that_cannot_be_opened_fails_the_job_before_anything_is_computed(stand_in, nap):
+    def open_store(_):
+        raise ConfigurationError("The bucket has no key.")
+
+    pieces = await run_with(stand_in, nap(), open_store=open_store)
+    assert pieces[-1] == {"error": "The bucket has no key."}
+    assert stand_in.remembered == []
+
+
+async def test_answer_that_runpod_could_not_keep_is_a_named_error_that_fits(stand_in, nap):
+    workflow = nap(images=4)
+    workflow["1"]["inputs"] |= {"width": 200, "height": 200}
+    pieces = await run_with(stand_in, workflow, max_answer_bytes=3_000)
+    assert "RunPod keeps" in pieces[-1]["error"]
+    assert sum(len(json.dumps(piece)) for piece in pieces[:-2]) <= 3_000
+
+
+class Keeper:
+    def __init__(self):
+        self.ended = asyncio.get_running_loop().create_future()
+        self.hopeless = None
+        self.asked = 0
+
+    async def ready(self):
+        self.asked += 1
+        if self.hopeless:
+            raise TransportError(self.hopeless)
+
+    def death(self):
+        return self.ended
+
+
+async def test_death_of_comfyui_is_told_after_the_batches_that_had_finished_and_the_worker_goes_on(stand_in, nap):
+    keeper, refreshed = Keeper(), []
+    handler = make_handler(comfyui_url=stand_in.url, keeper=keeper, refresh=lambda: refreshed.append(1))
+    pieces = []
+    async with asyncio.timeout(30):
+        body = {"workflow": nap(0.4), "batch_count": 4, "seeds": [1, 2, 3, 4]}
+        async for piece in handler({"id": "job", "input": body}):
+            pieces.append(piece)
+            if '"batch_done"' in str(piece) and not keeper.ended.done():
+                await stand_in.stop()
+                keeper.ended.set_result("ComfyUI has died: out of memory.")
+    reader, events = read(pieces)
+    assert pieces[-1] == {"error": "ComfyUI has died: out of memory."}
+    assert [event.output.batch for event in events if isinstance(event, OutputReady)] == [0]
+    await stand_in.start()
+    keeper.ended = asyncio.get_running_loop().create_future()
+    reader, _ = read([piece async for piece in handler({"id": "job", "input": {"workflow": nap()}})])
+    assert reader.complete
+    assert (keeper.asked, refreshed) == (2, [])
+
+
+async def test_comfyui_that_will_not_come_back_is_an_error_and_a_fresh_worker_is_asked_for(stand_in, nap):
+    keeper, refreshed = Keeper(), []
+    keeper.hopeless = "ComfyUI died twice."
+    pieces = await run_with(stand_in, nap(), keeper=keeper, refresh=lambda: refreshed.append(1))
+    assert pieces[-1] == {"error": "ComfyUI died twice."}
+    assert refreshed == [1]
+
+
+async def test_comfyui_that_nobody_watches_and_that_does_not_answer_calls_for_a_fresh_worker(nap):
+    refreshed = []
+    handler = make_handler(comfyui_url="http://127.0.0.1:1", refresh=lambda: refreshed.append(1))
+    pieces = [piece async for piece in handler({"id": "job", "input": {"workflow": nap()}})]
+    assert "did not answer" in pieces[-1]["error"]
+    assert refreshed == [1]
+
+
+async def test_bad_request_calls_for_no_fresh_worker(stand_in):
+    refreshed = []
+    await run_with(stand_in, {"1": {"class_type": "SaveImage", "inputs": {}}}, refresh=lambda: refreshed.append(1))
+    assert refreshed == []

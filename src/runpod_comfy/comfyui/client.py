@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.comfyui.messages import Message
 
-__all__ = ["ComfyUIClient", "QueuedPrompt"]
+__all__ = ["ComfyUIClient", "FileTooLarge", "QueuedPrompt"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ _HEARTBEAT_S = 30.0
 _FIRST_RECONNECT_S, _LONGEST_RECONNECT_S = 0.1, 5.0
 _MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 _SHOWN_BODY_CHARS = 300
+_FEATURES = '{"type":"feature_flags","data":{"supports_preview_metadata":true}}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,14 @@ class QueuedPrompt:
 
     prompt_id: str
     node_errors: Mapping[str, Any] = field(default_factory=dict)
+
+
+class FileTooLarge(Exception):
+    """A file was not read, since it has more bytes than were asked for; for callers inside this package."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        self.size_bytes = size_bytes
 
 
 class ComfyUIClient:
@@ -207,14 +216,28 @@ class ComfyUIClient:
         """
         await self._post("interrupt", {"prompt_id": prompt_id})
 
-    async def view(self, filename: str, subfolder: str = "", type: str = "output") -> bytes:  # noqa: A002 - its name there
+    async def forget(self, prompt_ids: Iterable[str]) -> None:
+        """Drop what ``/history`` keeps of prompts, which is their whole graphs: ComfyUI keeps 10,000 of them."""
+        await self._post("history", {"delete": list(prompt_ids)})
+
+    async def view(
+        self,
+        filename: str,
+        subfolder: str = "",
+        type: str = "output",  # noqa: A002 - its name there
+        *,
+        largest_bytes: int | None = None,
+    ) -> bytes:
         """Return a file's bytes.
 
         Raises:
             NotFound: It is gone.
+            FileTooLarge: It has more than ``largest_bytes``; it was not read.
         """
         place = {"filename": filename, "subfolder": subfolder, "type": type}
-        return await self._request("GET", "view", params=place, timeout_s=_TRANSFER_TIMEOUT_S)
+        return await self._request(
+            "GET", "view", params=place, timeout_s=_TRANSFER_TIMEOUT_S, largest_bytes=largest_bytes
+        )
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[Message]]:
@@ -239,6 +262,8 @@ class ComfyUIClient:
                     timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
                 ) as socket:
                     wait_s = _FIRST_RECONNECT_S
+                    # As the very first message, or previews come without the name of their prompt.
+                    await socket.send_str(_FEATURES)
                     yield Connected()
                     async for frame in socket:
                         if frame.type is aiohttp.WSMsgType.TEXT:
@@ -269,6 +294,7 @@ class ComfyUIClient:
         params: Mapping[str, str] | None = None,
         timeout_s: float = _TIMEOUT_S,
         expected_bytes: int | None = None,
+        largest_bytes: int | None = None,
     ) -> bytes:
         """Return the body of a 200; of one that has another size than expected, nothing is read."""
         headers = (
@@ -287,6 +313,10 @@ class ComfyUIClient:
                 if expected_bytes is not None and response.content_length not in {expected_bytes, None}:
                     response.close()
                     return b""
+                size_bytes = response.content_length or 0
+                if largest_bytes is not None and size_bytes > largest_bytes:
+                    response.close()
+                    raise FileTooLarge(size_bytes)
                 content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise TransportError(

@@ -14,9 +14,9 @@ from runpod_comfy.errors import JobFailed
 from runpod_comfy.workflow.graph import Graph
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["called", "execution_failure", "node_error_texts", "refusal"]
+__all__ = ["called", "execution_failure", "nearest_class", "node_error_texts", "refusal"]
 
 _SHOWN_CHARS = 300
 _SHOWN_NODES = 5
@@ -44,6 +44,13 @@ def refusal(body: Mapping[str, Any], graph: dict[str, Any]) -> JobFailed:
             text = f"{called(node_id, graph)}: {_shortened(error.get('message'))}"
     node_type = _class_of(node_id, graph) or _class_of(node_id, node_errors)
     return JobFailed(f"ComfyUI refused the workflow: {text.rstrip('.')}.", node_id=node_id, node_type=node_type)
+
+
+def nearest_class(error: JobFailed, installed: Iterable[str]) -> JobFailed:
+    """Return the error for a node class that is not installed with the nearest one that is."""
+    near = difflib.get_close_matches(error.node_type or "", list(installed), n=1, cutoff=0.6)
+    advice = f"The nearest there is: {near[0]!r}." if near else "Install the custom node that brings it."
+    return JobFailed(f"{error} {advice}", node_id=error.node_id, node_type=error.node_type)
 
 
 def node_error_texts(node_errors: Mapping[str, Any], graph: dict[str, Any]) -> list[str]:

@@ -74,6 +74,8 @@ class PromptFollower:
         self._quiet_since = self._now()
         self._failing_since: float | None = None
         self._next_queue_check = 0.0
+        self._failed: Exception | None = None
+        self._stalled = False
 
     def follow(self, prompt_id: str) -> asyncio.Future[HistoryEntry]:
         """Return a future of the end of a prompt that ComfyUI has accepted; to be called in the order of the queue.
@@ -84,7 +86,9 @@ class PromptFollower:
         end = self._open[prompt_id] = asyncio.get_running_loop().create_future()
         # Where nobody is left to wait for it, its error is no message at exit.
         end.add_done_callback(lambda done: done.cancelled() or done.exception())
-        if prompt_id in self._told:
+        if self._failed is not None:
+            self._settle(prompt_id, self._failed)
+        elif prompt_id in self._told:
             self._wake.set()
         return end
 
@@ -93,7 +97,8 @@ class PromptFollower:
         await self._ready.wait()
 
     def fail(self, error: Exception) -> None:
-        """End every open prompt with this error."""
+        """End every open prompt with this error, and all that are still to come."""
+        self._failed = error
         for prompt_id in list(self._open):
             self._settle(prompt_id, error)
 
@@ -206,6 +211,23 @@ class PromptFollower:
             # What leaves the queue is in the history by then.
             entry = await self._history(prompt_id)
             self._settle(prompt_id, entry or self._gone())
+        self._check_stall(running, pending)
+
+    def _check_stall(self, running: list[str], pending: list[str]) -> None:
+        """Fail where ComfyUI takes prompts and runs none: its thread that computes has died.
+
+        Seen after two prompts with one number, and possible with any node that kills the thread. Told from the moment
+        between two prompts by looking twice.
+        """
+        is_stalled = not running and not self._open.keys().isdisjoint(pending)
+        if is_stalled and self._stalled:
+            self.fail(
+                TransportError(
+                    f"ComfyUI at {self._client.origin} accepts workflows and computes none of them: its thread that "
+                    "computes has died, and its log says why. Restart it."
+                )
+            )
+        self._stalled = is_stalled
 
     def _gone(self) -> RunpodComfyError:
         if self._was_lost or not self._connected:

@@ -126,22 +126,24 @@ class UniqueNames:
     def __init__(self) -> None:
         self._taken: set[tuple[str, str]] = set()
 
-    def name_for(self, ref: FileRef) -> str:
-        """Return the file's own name, or ``name_1.png``, ``name_2.png``, … where it is taken."""
+    def name_for(self, ref: FileRef, subfolder: str) -> str:
+        """Return the file's own name, or ``name_1.png``, ``name_2.png``, … where it is taken in that subfolder."""
         # What a server says is not trusted to be a plain name: callers save under it.
         path = PurePosixPath(ref.filename.replace("\\", "/"))
         name, number = path.name or "output", 0
-        while (ref.subfolder, name) in self._taken:
+        while (subfolder, name) in self._taken:
             number += 1
             name = f"{path.stem}_{number}{path.suffix}"
-        self._taken.add((ref.subfolder, name))
+        self._taken.add((subfolder, name))
         return name
 
 
 _NOT_FOR_PILLOW = frozenset({"image/heic"})
 
 
-def as_output(ref: FileRef, data: bytes, *, name: str, origin: Origin) -> WorkflowOutputImage | OutputFile:
+def as_output(
+    ref: FileRef, data: bytes, *, name: str, subfolder: str, origin: Origin
+) -> WorkflowOutputImage | OutputFile:
     """Return a file as the value a caller receives.
 
     Only what was reported under ``images`` and is a picture that can be opened becomes one: videos are reported there
@@ -154,7 +156,7 @@ def as_output(ref: FileRef, data: bytes, *, name: str, origin: Origin) -> Workfl
     return make(
         name=name,
         data=data,
-        subfolder=ref.subfolder or None,
+        subfolder=subfolder or None,
         kind=ref.kind,
         media_type=media_type or "application/octet-stream",
         origin=origin,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runpod_comfy.comfyui.messages import Executing, NodeProgress
+from runpod_comfy.comfyui.messages import Executing, NodeProgress, Preview
 from runpod_comfy.events import Progress
 
 if TYPE_CHECKING:
@@ -27,12 +28,17 @@ class ProgressThrottle:
         graph: Where node titles come from.
         batch_count: How many batches the run has.
         emit: Gets each progress.
+        previews: Whether it carries the sampler's preview image too.
     """
 
-    def __init__(self, graph: Graph, *, batch_count: int, emit: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, graph: Graph, *, batch_count: int, emit: Callable[[Progress], None], previews: bool = False
+    ) -> None:
         self._graph = graph
         self._batch_count = batch_count
         self._emit = emit
+        self._previews = previews
+        self._current: tuple[str, Progress] | None = None
         self._batches: dict[str, int] = {}
         self._latest: Progress | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -47,6 +53,8 @@ class ProgressThrottle:
         batch = self._batches.pop(prompt_id, None)
         if self._latest is not None and self._latest.batch == batch:
             self._latest = None
+        if self._current is not None and self._current[0] == prompt_id:
+            self._current = None
 
     def message(self, message: Message) -> None:
         """Take a message of the websocket."""
@@ -55,16 +63,20 @@ class ProgressThrottle:
                 self._note(prompt_id, node_id, 0, 0)
             case NodeProgress(prompt_id=str(prompt_id), node_id=str(node_id)) if prompt_id in self._batches:
                 self._note(prompt_id, node_id, message.value, message.maximum)
+            case Preview(data=data, prompt_id=prompt_id) if self._previews and self._current is not None:
+                # Older ComfyUI does not say whose it is; the socket is this run's own, so it is what computes now.
+                if prompt_id in {None, self._current[0]}:
+                    self._tell_soon(self._current[0], replace(self._current[1], preview=data))
 
     def close(self) -> None:
         """Tell no more at all."""
         self._batches.clear()
-        self._latest = None
+        self._latest = self._current = None
         if self._timer is not None:
             self._timer.cancel()
 
     def _note(self, prompt_id: str, node_id: str, value: int, maximum: int) -> None:
-        self._latest = Progress(
+        progress = Progress(
             batch=self._batches[prompt_id],
             batch_count=self._batch_count,
             node_id=node_id,
@@ -72,6 +84,13 @@ class ProgressThrottle:
             value=value,
             maximum=maximum,
         )
+        # A preview comes just before the step that it shows.
+        preview = self._latest.preview if self._latest is not None else None
+        self._tell_soon(prompt_id, replace(progress, preview=preview))
+
+    def _tell_soon(self, prompt_id: str, progress: Progress) -> None:
+        self._latest = progress
+        self._current = prompt_id, replace(progress, preview=None)
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(loop.time(), self._next_at), self._tell)

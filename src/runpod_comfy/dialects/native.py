@@ -30,7 +30,7 @@ from runpod_comfy.dialects.lines import LineJoiner, cut_line
 from runpod_comfy.errors import ProtocolError
 from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
 from runpod_comfy.media.formats import media_type_of
-from runpod_comfy.media.wire import to_base64
+from runpod_comfy.media.wire import from_base64, to_base64
 from runpod_comfy.results import Origin, OutputFile, OutputText, WorkflowOutputImage
 
 if TYPE_CHECKING:
@@ -58,12 +58,16 @@ class LineWriter:
                 yield from self._numbered({"batch": event.batch, "seed": event.seed, "batch_done": done})
             case Progress():
                 # Unnumbered: nobody misses one, and a gap in the numbers shall mean a lost output.
-                names = ("batch", "batch_count", "node_id", "node_title", "value", "maximum")
-                yield from cut_line(_json({"images": [], "progress": {name: getattr(event, name) for name in names}}))
+                yield from cut_line(_json({"images": [], "progress": _encode_progress(event)}))
             case Warned(message=message):
                 yield from self._numbered({"warnings": [message]})
             case _:
                 return
+
+    def stored(self, output: OutputFile, *, url: str) -> Iterator[str]:
+        """Yield the pieces of the line of an output that is kept elsewhere, under a URL."""
+        # Not among `images`: existing clients decode the `image` of each of those.
+        yield from self._numbered({**_origin(output), "files": [{**_about(output), "url": url}]})
 
     def error(
         self, text: str, *, node_id: str | None = None, node_type: str | None = None, traceback: str | None = None
@@ -98,19 +102,18 @@ def _is_spliced(line: bytes) -> bool:
     return head is not None and zlib.crc32(memoryview(line)[head.end() :]) != int(head[2])
 
 
-def _encode_output(output: Output) -> dict[str, Any]:
-    origin = output.origin
-    line: dict[str, Any] = {
-        "batch": origin.batch,
-        "seed": origin.seed,
-        "node_id": origin.node_id,
-        "node_title": origin.node_title,
-    }
-    if isinstance(output, OutputText):
-        data = output.text.encode("utf-8", "surrogatepass")
-        sha256 = hashlib.sha256(data).hexdigest()
-        return {**line, "texts": [{"text": output.text, "size_bytes": len(data), "sha256": sha256}]}
-    about = {
+def _encode_progress(event: Progress) -> dict[str, Any]:
+    names = ("batch", "batch_count", "node_id", "node_title", "value", "maximum")
+    progress = {name: getattr(event, name) for name in names}
+    return progress if event.preview is None else {**progress, "preview": to_base64(event.preview)}
+
+
+def _origin(output: Output) -> dict[str, Any]:
+    return {name: getattr(output.origin, name) for name in ("batch", "seed", "node_id", "node_title")}
+
+
+def _about(output: OutputFile) -> dict[str, Any]:
+    return {
         "name": output.name,
         "subfolder": output.subfolder or "",
         "kind": output.kind,
@@ -118,9 +121,18 @@ def _encode_output(output: Output) -> dict[str, Any]:
         "size_bytes": output.size_bytes,
         "sha256": output.sha256,
     }
+
+
+def _encode_output(output: Output) -> dict[str, Any]:
+    line = _origin(output)
+    if isinstance(output, OutputText):
+        data = output.text.encode("utf-8", "surrogatepass")
+        sha256 = hashlib.sha256(data).hexdigest()
+        return {**line, "texts": [{"text": output.text, "size_bytes": len(data), "sha256": sha256}]}
+    about, data_in_text = _about(output), to_base64(output.data)
     if isinstance(output, WorkflowOutputImage):
-        return {**line, "images": [{**about, "image": to_base64(output.data)}]}
-    return {**line, "files": [{**about, "data": to_base64(output.data)}]}
+        return {**line, "images": [{**about, "image": data_in_text}]}
+    return {**line, "files": [{**about, "data": data_in_text}]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,10 +344,19 @@ def _notes(line: dict[str, Any]) -> Iterator[Progress | Warned]:
             node_title=_text(progress.get("node_title")),
             value=_int(progress.get("value")) or 0,
             maximum=_int(progress.get("maximum")) or 0,
+            preview=_preview(progress.get("preview")),
         )
     warnings = line.get("warnings")
     if isinstance(warnings, list):
         yield from (Warned(message=each) for each in warnings if isinstance(each, str))
+
+
+def _preview(encoded: object) -> bytes | None:
+    """Return a preview image; a damaged one is nobody's loss."""
+    try:
+        return from_base64(encoded) if isinstance(encoded, str) and encoded else None
+    except ValueError:
+        return None
 
 
 def _items(line: dict[str, Any], key: str) -> list[dict[str, Any]]:

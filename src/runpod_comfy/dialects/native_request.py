@@ -4,10 +4,11 @@
 
     {"input": {"workflow": {...}, "batch_count": 2, "randomize_seed": true,
                "images": [{"name": "00.png", "image": "<base64>", "subfolder": "rcc-…"}],
-               "protocol": 1, "seeds": [7, 8], "previews": false, "submission_id": "…"}}
+               "protocol": 1, "seeds": [7, 8], "previews": false, "submission_id": "…",
+               "extra_pnginfo": {"workflow": {...}}, "comfy_org_api_key": "…", "timeout_s": 600}}
 
-The first line of keys is the wire format of existing clients and workers and never changes; the second is ours, and
-either side does without it. A body of RunPod's official ComfyUI worker (``workflow`` and ``images``) is read too.
+The first two lines of keys are the wire format of existing clients and workers and never change; the others are ours,
+and either side does without them. A body of RunPod's official ComfyUI worker (``workflow`` and ``images``) is read too.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ PROTOCOL = 1
 
 _MAX_SEED = 2**64 - 1
 
+# The request's keys for what ComfyUI takes as `extra_data`; the second one is the official worker's.
+_EXTRA_DATA = {"extra_pnginfo": "extra_pnginfo", "comfy_org_api_key": "api_key_comfy_org"}
+
 
 def encode_request(submission: Submission) -> dict[str, Any]:
     """Return the body's ``input`` as plain JSON data."""
@@ -51,7 +55,11 @@ def encode_request(submission: Submission) -> dict[str, Any]:
         request["seeds"] = list(submission.seeds)
     if submission.previews:
         request["previews"] = True
-    return request
+    if submission.timeout_s is not None:
+        request["timeout_s"] = submission.timeout_s
+    return request | {
+        key: submission.extra_data[name] for key, name in _EXTRA_DATA.items() if name in submission.extra_data
+    }
 
 
 def parse_request(body: object) -> Submission:
@@ -76,6 +84,8 @@ def parse_request(body: object) -> Submission:
         randomize_seed=randomize_seed,
         submission_id=str(body.get("submission_id") or ""),
         previews=body.get("previews") is True,
+        extra_data=_extra_data(body),
+        timeout_s=_timeout_s(body.get("timeout_s")),
     )
 
 
@@ -107,6 +117,23 @@ def _seeds(value: object, batch_count: int) -> tuple[int, ...]:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _MAX_SEED:
             raise InputError(f"'seeds' takes whole numbers from 0 to {_MAX_SEED}.")
     return tuple(value)
+
+
+def _extra_data(body: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: body[key] for key, name in _EXTRA_DATA.items() if body.get(key)}
+    for key, kind in (("extra_pnginfo", dict), ("comfy_org_api_key", str)):
+        value = found.get(_EXTRA_DATA[key])
+        if value is not None and not isinstance(value, kind):
+            raise InputError(f"{key!r} is {_kind(value)}; it takes {'an object' if kind is dict else 'a string'}.")
+    return found
+
+
+def _timeout_s(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise InputError("'timeout_s' takes a number of seconds above 0.")
+    return float(value)
 
 
 def _images(value: object) -> tuple[InputImage, ...]:

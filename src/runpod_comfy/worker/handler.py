@@ -3,46 +3,41 @@
 The SDK ends a job by cancelling its task. A generator that stands at a ``yield`` then, while the SDK sends a piece, is
 never told: no GeneratorExit, no ``finally`` (seen for 45 s and more with runpod 1.12). So the work is done in a task of
 its own, which ends when the job's task does.
+
+Several jobs run at once. ComfyUI computes one prompt after the other all the same: the next job's images are up and its
+prompts wait in ComfyUI's queue by the time the GPU is free.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import weakref
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import aiohttp
-
-from runpod_comfy.comfyui.client import ComfyUIClient
-from runpod_comfy.comfyui.runner import run_batches
-from runpod_comfy.dialects.native import LineWriter
-from runpod_comfy.dialects.native_request import parse_request
-from runpod_comfy.errors import JobFailed, RunpodComfyError
-from runpod_comfy.events import BatchFinished, OutputReady
-from runpod_comfy.results import OutputFile
+from runpod_comfy.worker.job import MAX_OUTPUT_BYTES, Job, Machine
+from runpod_comfy.worker.link import ComfyUILink
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable
 
-    from runpod_comfy.events import Event
+    from runpod_comfy.worker.job import Piece
+    from runpod_comfy.worker.surroundings import Keeper, OpenStore
 
 __all__ = ["MAX_OUTPUT_BYTES", "Handler", "make_handler"]
 
-logger = logging.getLogger(__name__)
-
-MAX_OUTPUT_BYTES = 64 * 1024 * 1024
-"""A larger output is not sent in lines, but named in an error: readers give up lines of more than 128 MiB."""
-
 _PIECES_AHEAD = 8
-_SHOWN_ERROR_CHARS = 4000
 
 Handler: TypeAlias = "Callable[[dict[str, Any]], AsyncGenerator[str | dict[str, str]]]"
 
 
-def make_handler(*, comfyui_url: str, input_dir: str | None = None) -> Handler:
+def make_handler(
+    *,
+    comfyui_url: str,
+    comfyui_dir: str | None = None,
+    keeper: Keeper | None = None,
+    open_store: OpenStore | None = None,
+    refresh: Callable[[], None] | None = None,
+    max_answer_bytes: int | None = None,
+) -> Handler:
     """Return what ``runpod.serverless.start({"handler": …})`` takes.
 
     The handler yields strings that, joined, are the lines of the native dialect; after an error's line it yields
@@ -50,13 +45,27 @@ def make_handler(*, comfyui_url: str, input_dir: str | None = None) -> Handler:
 
     Args:
         comfyui_url: The ComfyUI server to run jobs on.
-        input_dir: ComfyUI's input folder; None asks the server.
+        comfyui_dir: ComfyUI's folder as seen from here; None asks a server on this machine. Where the folders can be
+            reached, inputs are written and outputs read there, and both are removed when the job has ended.
+        keeper: Who watches ComfyUI's process; None takes a server that does not answer for lost.
+        open_store: Where outputs go instead of the lines.
+        refresh: Called when ComfyUI cannot be used any more: asks RunPod for a fresh worker.
+        max_answer_bytes: How large all pieces together may be as JSON, where RunPod repeats them in ``/status``; None
+            sets no limit.
     """
-    sessions = _Sessions()
+    machine = Machine(
+        link=ComfyUILink(
+            comfyui_url, comfyui_dir=comfyui_dir, largest_bytes=MAX_OUTPUT_BYTES if open_store is None else None
+        ),
+        keeper=keeper,
+        open_store=open_store,
+        refresh=refresh,
+        max_answer_bytes=max_answer_bytes,
+    )
 
     async def handler(job: dict[str, Any]) -> AsyncGenerator[str | dict[str, str]]:
-        pieces: asyncio.Queue[str | dict[str, str] | None] = asyncio.Queue(_PIECES_AHEAD)
-        work = asyncio.create_task(_Job(job, pieces).run(sessions, comfyui_url=comfyui_url, input_dir=input_dir))
+        pieces: asyncio.Queue[Piece] = asyncio.Queue(_PIECES_AHEAD)
+        work = asyncio.create_task(Job(job, pieces, machine).run())
         _running.add(work)
         work.add_done_callback(_running.discard)
 
@@ -72,112 +81,11 @@ def make_handler(*, comfyui_url: str, input_dir: str | None = None) -> Handler:
                 yield piece
         finally:
             give_up()
+            if own_task is not None:
+                # The task may live on and run the next job; what it remembers of this one must not pile up.
+                own_task.remove_done_callback(give_up)
 
     return handler
 
 
 _running: set[asyncio.Task[None]] = set()  # a task without a reference may vanish before it is done
-
-
-@dataclass(slots=True)
-class _Job:
-    """One job's way from request to last piece."""
-
-    job: dict[str, Any] = field(repr=False)
-    pieces: asyncio.Queue[str | dict[str, str] | None] = field(repr=False)
-    writer: LineWriter = field(default_factory=LineWriter)
-    gpu_s: float = 0.0
-    too_large: list[str] = field(default_factory=list)
-
-    @property
-    def job_id(self) -> str:
-        return str(self.job.get("id"))
-
-    async def run(self, sessions: _Sessions, *, comfyui_url: str, input_dir: str | None) -> None:
-        """Do the job and tell how it went; the last piece is followed by None."""
-        try:
-            submission = await asyncio.to_thread(parse_request, self.job.get("input"))
-            logger.info(
-                "job %s: %d batch(es), %d image(s)", self.job_id, submission.batch_count, len(submission.images)
-            )
-            async with sessions.borrow() as session:
-                client = ComfyUIClient(comfyui_url, session=session)
-                async with aclosing(run_batches(client, submission, input_dir=input_dir)) as events:
-                    async for event in events:
-                        await self._tell(event)
-            self._check_sizes()
-            await self._send(self.writer.done(gpu_s=round(self.gpu_s, 3)))
-            logger.info("job %s: done, %.1f s of ComfyUI's time", self.job_id, self.gpu_s)
-        except RunpodComfyError as exc:
-            logger.warning("job %s: %s", self.job_id, exc)
-            await self._fail(exc, str(exc))
-        except Exception as exc:
-            logger.exception("job %s: the worker failed", self.job_id)
-            await self._fail(exc, f"The worker failed: {type(exc).__name__}: {exc}. Its log has the details.")
-        await self.pieces.put(None)
-
-    def _check_sizes(self) -> None:
-        if self.too_large:
-            raise JobFailed(
-                f"The output(s) {', '.join(self.too_large)} are larger than {MAX_OUTPUT_BYTES // 2**20} MiB, which is "
-                "more than a job's stream carries. Everything else was sent. Make them smaller."
-            )
-
-    async def _tell(self, event: Event) -> None:
-        match event:
-            case OutputReady(output=OutputFile(size_bytes=size_bytes, name=name)) if size_bytes > MAX_OUTPUT_BYTES:
-                self.too_large.append(f"{name} ({size_bytes / 2**20:.0f} MiB)")
-            case OutputReady():
-                # Hashing and encoding megabytes would hold up the loop, and with it the other jobs.
-                await self._send(await asyncio.to_thread(list, self.writer.event(event)))
-            case BatchFinished(gpu_s=gpu_s):
-                self.gpu_s += gpu_s or 0.0
-                await self._send(self.writer.event(event))
-            case _:
-                await self._send(self.writer.event(event))
-
-    async def _fail(self, exc: Exception, text: str) -> None:
-        # The SDK could not send a lone surrogate, and would report nothing at all.
-        text = text[:_SHOWN_ERROR_CHARS].encode("utf-8", "replace").decode()
-        node_id, node_type, traceback = (
-            (exc.node_id, exc.node_type, exc.traceback) if isinstance(exc, JobFailed) else (None, None, None)
-        )
-        await self._send(self.writer.error(text, node_id=node_id, node_type=node_type, traceback=traceback))
-        # The SDK takes this key for the end of the job and reads nothing after it; it must be a string.
-        await self.pieces.put({"error": text})
-
-    async def _send(self, pieces: Iterable[str]) -> None:
-        for piece in pieces:
-            await self.pieces.put(piece)
-
-
-class _Sessions:
-    """One aiohttp session for each event loop, open while any job uses it.
-
-    The SDK never says that the worker ends, so nothing must be left open that only then could be closed.
-    """
-
-    def __init__(self) -> None:
-        self._open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, int]] = (
-            weakref.WeakKeyDictionary()
-        )
-
-    @asynccontextmanager
-    async def borrow(self) -> AsyncIterator[aiohttp.ClientSession]:
-        """Lend the loop's session."""
-        loop = asyncio.get_running_loop()
-        session, users = self._open.get(loop) or (_new_session(), 0)
-        self._open[loop] = (session, users + 1)
-        try:
-            yield session
-        finally:
-            session, users = self._open[loop]
-            if users > 1:
-                self._open[loop] = (session, users - 1)
-            else:
-                del self._open[loop]
-                await session.close()
-
-
-def _new_session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())

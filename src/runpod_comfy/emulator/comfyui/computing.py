@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import time
-import wave
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
+from runpod_comfy.emulator.comfyui.media_files import MEDIA_NODES
 from runpod_comfy.emulator.comfyui.proof import Proof, draw_proof
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from PIL import Image
+
+    from runpod_comfy.emulator.comfyui.media_files import MediaNode
 
 __all__ = ["Computer", "Latent", "NodeFailure"]
 
@@ -30,7 +31,11 @@ Pictures: TypeAlias = "list[Image.Image]"
 
 
 class NodeFailure(Exception):
-    """A node could not do its work."""
+    """A node could not do its work; ``kind`` is the class of exception that ComfyUI names."""
+
+    def __init__(self, message: str, *, kind: str = "RuntimeError") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ class Computer:
         if method is not None:
             outcome = method(node_id, inputs)
             return outcome if isinstance(outcome, _Shown) is False else ((), outcome.ui)
+        if kind := MEDIA_NODES.get(node["class_type"]):
+            return (), self._save_media(node_id, inputs, kind).ui
         if node["class_type"].startswith("Save"):
             return (), self._save(node_id, self._pictures(node_id, inputs), inputs, "output").ui
         if node["class_type"].startswith("Preview"):
@@ -186,16 +193,11 @@ class Computer:
         source = inputs.get("source")
         return _Shown({"text": [source if isinstance(source, str) else repr(source)]})
 
-    def _do_SaveAudio(self, _: str, inputs: dict[str, Any]) -> _Shown:  # noqa: N802 - named after the node
-        file = self._next_file(str(inputs.get("filename_prefix") or "audio/ComfyUI"), "output", "wav")
-        silence = io.BytesIO()
-        with wave.open(silence, "wb") as sound:
-            sound.setnchannels(1)
-            sound.setsampwidth(2)
-            sound.setframerate(8000)
-            sound.writeframes(b"\0\0" * 800)
-        file.write_bytes(silence.getvalue())
-        return _Shown({"audio": [self._reported(file, "output")]})
+    def _save_media(self, node_id: str, inputs: dict[str, Any], kind: MediaNode) -> _Shown:
+        file = self._next_file(str(inputs.get("filename_prefix") or "ComfyUI"), "output", kind.extension)
+        file.write_bytes(kind.content + f" {node_id} {file.name}".encode())
+        shown: dict[str, Any] = {kind.key: [self._reported(file, "output")]}
+        return _Shown({**shown, "animated": [True]} if kind.animated else shown)
 
     def _save(self, node_id: str, pictures: Pictures, inputs: dict[str, Any], kind: str) -> _Shown:
         from PIL import PngImagePlugin  # noqa: PLC0415 - only whoever draws loads Pillow

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Engine", "QueueItem"]
+__all__ = ["PREVIEW", "Engine", "QueueItem"]
+
+PREVIEW = "<preview>"
+"""The kind of an event that goes over the socket as bytes."""
 
 
 @dataclass(order=True, slots=True)
@@ -75,7 +78,10 @@ class Engine:
         self._wake = asyncio.Event()
         self._cache: dict[str, tuple[tuple[Any, ...], dict[str, Any] | None]] = {}
         self._interrupted: str | None = None
-        self.failing: dict[str, str] = {}
+        self.failing: dict[str, NodeFailure] = {}
+        self.loses_files = False
+        self.stalled = False
+        self.preview: bytes | None = None
         self.pending: list[QueueItem] = []
         self.running: QueueItem | None = None
         self.history: dict[str, dict[str, Any]] = {}
@@ -121,7 +127,7 @@ class Engine:
     async def run(self) -> None:
         """Work through the queue for as long as the task lives."""
         while True:
-            while self.pending:
+            while self.pending and not self.stalled:
                 self.running = heapq.heappop(self.pending)
                 self._tell_status()
                 try:
@@ -181,13 +187,13 @@ class Engine:
             """In the computing thread: one step is done."""
             if self._seconds_per_node:
                 time.sleep(self._seconds_per_node / maximum)
-            loop.call_soon_threadsafe(prompt.step, node_id, value, maximum)
+            loop.call_soon_threadsafe(prompt.step, node_id, value, maximum, self.preview)
             self._stop_if_interrupted(item, node_id)
 
         computer = Computer(self._folder, item.graph, item.extra_data, values, step)
         try:
             if class_type in self.failing:
-                raise NodeFailure(self.failing[class_type])  # noqa: TRY301 - one way out for planned and other failures
+                raise self.failing[class_type]  # noqa: TRY301 - one way out for planned and other failures
             outputs, shown = await asyncio.to_thread(computer.compute, node_id)
         except _Interrupted:
             raise
@@ -198,8 +204,14 @@ class Engine:
         self._stop_if_interrupted(item, node_id)
         values[node_id] = outputs
         self._cache[signature] = (outputs, shown)
+        if self.loses_files:
+            self._lose(shown or {})
         prompt.show(node_id, shown)
         prompt.progress_state(node_id, 1, 1, "finished")
+
+    def _lose(self, shown: dict[str, Any]) -> None:
+        for reported in (each for many in shown.values() for each in many if isinstance(each, dict)):
+            (self._folder / reported["type"] / reported["subfolder"] / reported["filename"]).unlink()
 
     def _stop_if_interrupted(self, item: QueueItem, node_id: str) -> None:
         if self._interrupted == item.prompt_id:
@@ -262,8 +274,10 @@ class _Prompt:
         self._ended = kind
         self.message(kind, data)
 
-    def step(self, node_id: str, value: int, maximum: int) -> None:
+    def step(self, node_id: str, value: int, maximum: int, preview: bytes | None) -> None:
         self.tell("progress", {"value": value, "max": maximum, "node": node_id})
+        if preview is not None:
+            self.tell(PREVIEW, {"node_id": node_id, "display_node_id": node_id, "image": preview})
         self.progress_state(node_id, value, maximum, "running")
 
     def progress_state(self, node_id: str, value: float, maximum: float, state: str) -> None:
@@ -333,13 +347,12 @@ def _sources(node: dict[str, Any]) -> set[str]:
 def _error_report(item: QueueItem, failed: _Failed, done: list[str]) -> dict[str, Any]:
     node = item.graph[failed.node_id]
     cause = failed.cause
-    kind = RuntimeError if isinstance(cause, NodeFailure) else type(cause)
     return {
         "node_id": failed.node_id,
         "node_type": node["class_type"],
         "executed": done,
         "exception_message": f"{cause}\n",
-        "exception_type": kind.__name__,
+        "exception_type": cause.kind if isinstance(cause, NodeFailure) else type(cause).__name__,
         "traceback": traceback.format_exception(cause),
         "current_inputs": {name: [str(value)] for name, value in node["inputs"].items()},
         "current_outputs": list(item.graph),

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from runpod_comfy.emulator.comfyui.media_files import MEDIA_NODES
+
 __all__ = ["ANY", "NODE_TYPES", "Input", "NodeType", "node_type"]
 
 ANY = "*"
@@ -162,4 +164,5 @@ NODE_TYPES: dict[str, NodeType] = {
 def node_type(class_type: str) -> NodeType:
     """Return a node type; one that is not known takes anything, and is an output node if its name says so."""
     known = NODE_TYPES.get(class_type)
-    return known or NodeType(output_node=class_type.startswith(("Save", "Preview")), known=False)
+    ends = class_type in MEDIA_NODES or class_type.startswith(("Save", "Preview"))
+    return known or NodeType(output_node=ends, known=False)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import shutil
+import struct
 import tempfile
 import uuid
 from contextlib import suppress
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import orjson
 from aiohttp import WSMsgType, web
 
-from runpod_comfy.emulator.comfyui.execution import Engine
+from runpod_comfy.emulator.comfyui.computing import NodeFailure
+from runpod_comfy.emulator.comfyui.execution import PREVIEW, Engine
 from runpod_comfy.emulator.comfyui.nodes import NODE_TYPES
 from runpod_comfy.emulator.comfyui.validation import validate
 
@@ -40,6 +42,7 @@ class ComfyUIStandIn:
         port: The port; 0 takes a free one.
         seconds_per_node: How long each node that is not cached takes, in seconds.
         strict_nodes: Refuse node types that are not known, as a real server does.
+        show_folder: Name the base folder on its command line; a server elsewhere names one that is not here.
     """
 
     def __init__(
@@ -50,14 +53,17 @@ class ComfyUIStandIn:
         port: int = 0,
         seconds_per_node: float = 0.0,
         strict_nodes: bool = False,
+        show_folder: bool = True,
     ) -> None:
         self._own_folder = folder is None
         self._host, self._port = host, port
         self._seconds_per_node = seconds_per_node
         self._strict_nodes = strict_nodes
+        self._show_folder = show_folder
         self._silent = False
         self._sockets: dict[str, web.WebSocketResponse] = {}
-        self._outbox: asyncio.Queue[tuple[web.WebSocketResponse, str]] = asyncio.Queue()
+        self._with_metadata: set[str] = set()
+        self._outbox: asyncio.Queue[tuple[web.WebSocketResponse, str | bytes]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
         self._engine: Engine
@@ -110,9 +116,31 @@ class ComfyUIStandIn:
 
     # -- what tests can ask for ------------------------------------------------------------------------------------
 
-    def fail_node(self, class_type: str, message: str) -> None:
+    def fail_node(self, class_type: str, message: str, *, exception_type: str = "RuntimeError") -> None:
         """Let every node of a class fail from now on."""
-        self._engine.failing[class_type] = message
+        self._engine.failing[class_type] = NodeFailure(message, kind=exception_type)
+
+    def lose_files(self) -> None:
+        """Let every file vanish that a node saves from now on, before anybody can fetch it."""
+        self._engine.loses_files = True
+
+    def stall(self) -> None:
+        """Accept prompts from now on and compute none, as a server does whose computing thread has died."""
+        self._engine.stalled = True
+
+    def show_previews(self, image: bytes) -> None:
+        """Send this picture with every step from now on."""
+        self._engine.preview = image
+
+    @property
+    def socket_count(self) -> int:
+        """How many websockets are open."""
+        return len(self._sockets)
+
+    @property
+    def remembered(self) -> list[str]:
+        """The ids of the prompts in the history."""
+        return list(self._engine.history)
 
     def silence(self) -> None:
         """Keep sockets open and say nothing more on them."""
@@ -130,16 +158,25 @@ class ComfyUIStandIn:
     def _tell(self, client_id: str | None, kind: str, data: dict[str, Any]) -> None:
         if self._silent:
             return
-        text = orjson.dumps({"type": kind, "data": data}, default=str).decode()
         for each, socket in self._sockets.items():
             if client_id in {None, each}:
-                self._outbox.put_nowait((socket, text))
+                self._outbox.put_nowait((socket, self._encode(each, kind, data)))
+
+    def _encode(self, client_id: str, kind: str, data: dict[str, Any]) -> str | bytes:
+        if kind != PREVIEW:
+            return orjson.dumps({"type": kind, "data": data}, default=str).decode()
+        about = dict(data)
+        image = about.pop("image")
+        if client_id not in self._with_metadata:
+            return struct.pack(">II", 1, 1) + bytes(image)
+        metadata = orjson.dumps(about)
+        return struct.pack(">II", 4, len(metadata)) + metadata + bytes(image)
 
     async def _send(self) -> None:
         while True:
-            socket, text = await self._outbox.get()
+            socket, message = await self._outbox.get()
             with suppress(ConnectionError, RuntimeError):
-                await socket.send_str(text)
+                await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
 
     async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
@@ -155,10 +192,12 @@ class ComfyUIStandIn:
                     continue
                 with suppress(orjson.JSONDecodeError, AttributeError):
                     if orjson.loads(message.data).get("type") == "feature_flags":
+                        self._with_metadata.add(client_id)
                         flags = {"supports_preview_metadata": True, "max_upload_size": 104857600}
                         self._tell(client_id, "feature_flags", flags)
         finally:
             self._sockets.pop(client_id, None)
+            self._with_metadata.discard(client_id)
         return socket
 
     # -- routes ----------------------------------------------------------------------------------------------------
@@ -287,7 +326,7 @@ class ComfyUIStandIn:
         return _json({each: kind.described(each) for each, kind in NODE_TYPES.items() if name in {None, each}})
 
     async def _system_stats(self, _: web.Request) -> web.Response:
-        argv = ["main.py", "--base-directory", str(self.folder)]
+        argv = ["main.py", *(["--base-directory", str(self.folder)] if self._show_folder else [])]
         return _json({"system": {"comfyui_version": _VERSION, "argv": argv, "stand_in": True}, "devices": []})
 
     # -- files -----------------------------------------------------------------------------------------------------
