@@ -205,14 +205,12 @@ def _fault_in(name: Any, spec: Any) -> str | None:
     if unknown := sorted(str(key) for key in spec if key not in _KEYS):
         return f"has what is not known here: {', '.join(unknown)}. It takes {', '.join(sorted(_KEYS))}"
     type_name, choices = _type_name(spec), spec.get("choices", [])
-    if type_name not in TYPES:
-        return f"is of type {type_name!r}; there are {', '.join(TYPES)}"
-    if not isinstance(choices, list) or (type_name == "choice") != bool(choices):
-        return "is a choice where it has a list of choices, and only there"
-    for key in ("min", "max"):
-        if key in spec and (type_name not in {"int", "float"} or _as_float(spec[key]) is ABSENT):
-            return f"has a {key}, which takes a number and is for int and float"
-    return None
+    if type_name not in TYPES or not isinstance(choices, list) or (type_name == "choice") != bool(choices):
+        return f"is no {type_name!r}: there are {', '.join(TYPES)}, and a choice (it alone) has a list of choices"
+    bounds = [key for key in ("min", "max") if key in spec]
+    if all(type_name in {"int", "float"} and _as_float(spec[key]) is not ABSENT for key in bounds):
+        return None
+    return f"has a {bounds[0]}, which takes a number and is for int and float"
 
 
 def _type_name(spec: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.workflow.object_info import ObjectInfo
 
-__all__ = ["IMAGE_SUFFIXES", "plain_workflow", "read_beside", "read_source", "read_text", "read_workflow"]
+__all__ = ["IMAGE_SUFFIXES", "plain_workflow", "read_any", "read_beside", "read_source", "read_text", "read_workflow"]
 
 IMAGE_SUFFIXES: Final = frozenset({".avif", ".jpeg", ".jpg", ".png", ".webp"})
 """The endings of images that may carry a workflow."""
@@ -45,28 +45,34 @@ def read_source(file: Path, info: ObjectInfo | None) -> str:
     return _as_template(data, info, file.name, text=text)
 
 
-def read_workflow(source: str | os.PathLike[str] | dict[str, Any], info: ObjectInfo | None) -> dict[str, Any]:
+def read_any(file: Path) -> dict[str, Any]:
+    """Return the JSON of a workflow in any format, out of a file or an image.
+
+    Raises:
+        TemplateError: It cannot be read, or is no workflow.
+    """
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        from runpod_comfy.workflow.embedded import read_embedded  # noqa: PLC0415 - loads Pillow
+
+        return read_embedded(file)
+    from runpod_comfy.workflow.relaxed_json import read_json  # noqa: PLC0415 - templates don't need it here
+
+    data = read_json(read_text(file), template=file.name)
+    if not isinstance(data, dict):
+        raise TemplateError(f"{file.name} is no workflow: its JSON is no object.", template=file.name)
+    return data
+
+
+def read_workflow(
+    source: str | os.PathLike[str] | dict[str, Any], info: ObjectInfo | None, *, name: str
+) -> dict[str, Any]:
     """Return a workflow in API format out of a file in any format, or out of its JSON.
 
     Raises:
         TemplateError: It cannot be read, or is no workflow.
         WorkflowGraphError: It cannot be converted.
     """
-    if isinstance(source, dict):
-        data, name = source, "workflow"
-    else:
-        file = Path(source)
-        name = file.name
-        if file.suffix.lower() in IMAGE_SUFFIXES:
-            from runpod_comfy.workflow.embedded import read_embedded  # noqa: PLC0415 - loads Pillow
-
-            data = read_embedded(file)
-        else:
-            from runpod_comfy.workflow.relaxed_json import read_json  # noqa: PLC0415 - templates don't need it here
-
-            data = read_json(read_text(file), template=name)
-    if not isinstance(data, dict):
-        raise TemplateError(f"{name} is no workflow: its JSON is no object.", template=name)
+    data = source if isinstance(source, dict) else read_any(Path(source))
     return convert_saved(data, info, source=name).graph if is_saved_format(data) else data
 
 

@@ -118,7 +118,7 @@ class WorkflowTemplate:
         from runpod_comfy.workflow.authoring.draft import draft_template  # noqa: PLC0415 - rendering needs none of it
 
         called = name or ("workflow" if isinstance(workflow, dict) else Path(workflow).name)
-        graph = check_graph(read_workflow(workflow, object_info), source=called).data
+        graph = check_graph(read_workflow(workflow, object_info, name=called), source=called).data
         return cls.from_string(
             draft_template(graph, object_info, source=called, keep=keep, add=add).text(), name=called
         )

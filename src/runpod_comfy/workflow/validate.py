@@ -99,7 +99,7 @@ def validate_workflow(
     return tuple(sorted(check.problems, key=lambda problem: problem.severity != "error"))
 
 
-def refuse_faulty(problems: Sequence[Problem], *, target: str) -> None:
+def refuse_faulty(problems: Sequence[Problem], *, target: str, remedy: str = "") -> None:
     """Raise one error for all problems that are errors; none of them raises nothing.
 
     Raises:
@@ -112,7 +112,8 @@ def refuse_faulty(problems: Sequence[Problem], *, target: str) -> None:
     if len(faults) > _SHOWN_PROBLEMS:
         lines.append(f"  and {len(faults) - _SHOWN_PROBLEMS} more")
     raise WorkflowGraphError(
-        f"{target} would refuse this workflow; nothing was sent.\n" + "\n".join(lines), node_id=faults[0].node_id
+        f"{target} would refuse this workflow; nothing was sent.\n" + "\n".join([*lines, *filter(None, [remedy])]),
+        node_id=faults[0].node_id,
     )
 
 
