@@ -52,7 +52,15 @@ def _for_target(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.group(name="template", context_settings=HELP_OPTIONS)
+@click.group(
+    name="template",
+    context_settings=HELP_OPTIONS,
+    epilog="""\b
+Examples:
+  runpod-comfy template create workflow.json
+  runpod-comfy template show workflow.json.jinja
+  runpod-comfy template validate workflow.json.jinja""",
+)
 def command() -> None:
     """Make a workflow a template, look at one, check one."""
 

@@ -107,8 +107,8 @@ class _Conversion:
             raise self._refusal()
         if not graph:
             raise WorkflowGraphError(
-                f"{self._source}: has no nodes that run: there are none, or all are notes, muted or bypassed. Unmute them "
-                "in ComfyUI and save again (or: menu Workflow → Export (API))."
+                f"{self._source}: has no nodes that run: there are none, or they are notes, muted or bypassed. Unmute "
+                "them in ComfyUI and save again (or: menu Workflow → Export (API))."
             )
         for node in graph.values():
             # What fed these inputs does not run.
