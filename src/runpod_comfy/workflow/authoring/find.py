@@ -125,9 +125,9 @@ class _Finder:
         return name == "image" and (class_type in _IMAGE_CLASSES or (known is not None and known.is_upload))
 
     def _is_text(self, node_id: str, class_type: str, name: str, known: InputType | None) -> bool:
-        if known is not None:
-            return known.type == "STRING" and known.multiline
-        if name not in _TEXT_INPUTS:
+        if known is not None and known.type == "STRING" and known.multiline:
+            return True
+        if name not in _TEXT_INPUTS or (known is not None and known.type != "STRING"):
             return False
         if _TEXT_CLASS.search(class_type):
             return True
