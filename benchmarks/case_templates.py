@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.registry import Figure, case
 from runpod_comfy.errors import RunpodComfyError
+from runpod_comfy.workflow.graph import is_saved_format
 from runpod_comfy.workflow.object_info import ObjectInfo
-from runpod_comfy.workflow.saved_format.convert import convert_saved, is_saved_format
+from runpod_comfy.workflow.saved_format.convert import convert_saved
 from runpod_comfy.workflow.template import WorkflowTemplate
 from runpod_comfy.workflow.validate import validate_workflow
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from runpod_comfy import _loop
 from runpod_comfy.emulator.comfyui import ComfyUIStandIn
+from runpod_comfy.executors.preflight import object_info_cache
 
 SAVED = {
     "nodes": [
@@ -193,7 +194,9 @@ def test_completion_offers_the_variables_and_their_choices(shell, typed):
 
 
 def test_a_run_is_checked_against_what_was_kept_and_sent_all_the_same_if_asked(cli, typed, comfyui):
-    assert cli("template", "validate", typed, "--comfyui", comfyui).code == 0  # keeps the node types
+    known = {"EmptyImage": {"input": {}, "output": ["IMAGE"]}, "SaveImage": {"input": {}, "output_node": True}}
+    object_info_cache().store(comfyui, known, version="0", fetched_at="2026-11-24")
+    assert cli("run", typed, "--comfyui", comfyui).code == 0
     (cli("example").folder / "w.json.jinja").write_text(TYPED.replace('"SaveImage"', '"SaveImages"'))
     refused = cli("run", "w.json.jinja", "--comfyui", comfyui)
     assert refused.code == 2

@@ -5,14 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runpod_comfy.errors import TemplateError
-from runpod_comfy.workflow.declarations import (
-    ABSENT,
-    Declaration,
-    declarations_text,
-    find_header,
-    json_schema,
-    read_declarations,
-)
+from runpod_comfy.workflow.declarations import ABSENT, Declaration, json_schema
+from runpod_comfy.workflow.declarations_yaml import declarations_text, read_declarations
 from runpod_comfy.workflow.template import WorkflowTemplate
 
 HEADER = """{# runpod-comfy:
@@ -111,12 +105,13 @@ def test_a_declared_variable_that_nothing_uses_is_a_misspelling():
 @given(st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True), values), texts)
 def test_declarations_are_read_as_they_were_written(defaults, help_):
     declared = {name: Declaration(name=name, default=value, help=help_) for name, value in defaults.items()}
-    source = "{# runpod-comfy:\n" + declarations_text(declared) + "#}\n{}"
-    yaml, _ = find_header(source)
-    read = read_declarations(yaml, template="t")
+    places = ",".join(f'"{name}": {{{{ {name} }}}}' for name in declared)
+    source = "{# runpod-comfy:\n" + declarations_text(declared) + "#}\n{" + places + "}"
+    template = WorkflowTemplate.from_string(source)
+    read = dict(template.declarations)
     assert read == declared
     assert [type(each.default) for each in read.values()] == [type(each.default) for each in declared.values()]
-    assert WorkflowTemplate.from_string("{}" if declared else source).render() == {}
+    assert template.render() == defaults
 
 
 def test_the_schema_says_the_same():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_comfy.errors import ConfigurationError, RunpodComfyError
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.cli.targets import Target
     from runpod_comfy.workflow.object_info import ObjectInfo
+    from runpod_comfy.workflow.object_info_cache import KeptObjectInfo
 
 __all__ = ["NodeTypes", "find_node_types"]
 
@@ -68,14 +69,12 @@ def _ask(url: str) -> NodeTypes:
     from runpod_comfy.comfyui.client import ComfyUIClient  # noqa: PLC0415 - see above
     from runpod_comfy.executors.comfyui import keep_node_types  # noqa: PLC0415 - see above
     from runpod_comfy.serverless.connect import http_session  # noqa: PLC0415 - see above
-    from runpod_comfy.settings import comfyui_url  # noqa: PLC0415 - see above
+    from runpod_comfy.settings import comfyui_url, shown_url  # noqa: PLC0415 - see above
 
     target = comfyui_url(url)
 
-    async def ask() -> Any:
+    async def ask() -> KeptObjectInfo:
         return await keep_node_types(ComfyUIClient(target, session=await http_session()), target=target)
 
     kept = _loop.run_sync(ask)
-    if kept is None:
-        raise ConfigurationError(f"The node types of {target} cannot be kept; is the cache folder writable?")
-    return NodeTypes(kept.info, f"ComfyUI {kept.version} at {target}")
+    return NodeTypes(kept.info, f"ComfyUI {kept.version} at {shown_url(target)}")

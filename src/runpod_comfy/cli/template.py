@@ -249,9 +249,9 @@ def _draft(
     out: Output,
 ) -> Draft:
     from runpod_comfy.workflow.authoring.draft import draft_template  # noqa: PLC0415 - `--help` needs none of it
-    from runpod_comfy.workflow.graph import check_graph  # noqa: PLC0415 - likewise
+    from runpod_comfy.workflow.graph import check_graph, is_saved_format  # noqa: PLC0415 - likewise
     from runpod_comfy.workflow.loading import read_any  # noqa: PLC0415 - likewise
-    from runpod_comfy.workflow.saved_format.convert import convert_saved, is_saved_format  # noqa: PLC0415 - likewise
+    from runpod_comfy.workflow.saved_format.convert import convert_saved  # noqa: PLC0415 - likewise
 
     data = read_any(workflow)
     saved = is_saved_format(data)

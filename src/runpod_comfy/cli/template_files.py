@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runpod_comfy.workflow.graph import is_saved_format
 from runpod_comfy.workflow.loading import IMAGE_SUFFIXES, plain_workflow, read_any, read_beside, read_text
-from runpod_comfy.workflow.saved_format.convert import is_saved_format
 from runpod_comfy.workflow.template import WorkflowTemplate
 
 if TYPE_CHECKING:

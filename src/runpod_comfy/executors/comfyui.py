@@ -15,6 +15,8 @@ from runpod_comfy.executors.base import WorkflowExecutor
 from runpod_comfy.executors.preflight import object_info_cache
 from runpod_comfy.serverless.connect import http_session
 from runpod_comfy.settings import comfyui_url, shown_url
+from runpod_comfy.workflow.object_info import ObjectInfo
+from runpod_comfy.workflow.object_info_cache import KeptObjectInfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from runpod_comfy.executors.shelf import Shelf
     from runpod_comfy.results import Timings
     from runpod_comfy.submission import Submission
-    from runpod_comfy.workflow.object_info_cache import KeptObjectInfo
 
 __all__ = ["ComfyServerWorkflowExecutor", "keep_node_types"]
 
@@ -88,11 +89,18 @@ class ComfyServerWorkflowExecutor(WorkflowExecutor):
                     yield kept
 
 
-async def keep_node_types(client: ComfyUIClient, *, target: str) -> KeptObjectInfo | None:
-    """Ask a server for its node types and keep them for ``target``."""
+async def keep_node_types(client: ComfyUIClient, *, target: str) -> KeptObjectInfo:
+    """Ask a server for its node types and keep them for ``target``.
+
+    A stand-in's are not kept: it runs nodes that it does not list.
+    """
     stats, data = await asyncio.gather(client.system_stats(), client.object_info())
-    version = str(stats["system"].get("comfyui_version") or "")
-    cache = object_info_cache()
-    fetched_at = datetime.now(UTC).isoformat(timespec="seconds")
-    await asyncio.to_thread(cache.store, target, data, version=version, fetched_at=fetched_at)
-    return await asyncio.to_thread(cache.load, target)
+    kept = KeptObjectInfo(
+        info=ObjectInfo(data, source=shown_url(target)),
+        version=str(stats["system"].get("comfyui_version") or ""),
+        fetched_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    if not stats["system"].get("stand_in"):
+        cache = object_info_cache()
+        await asyncio.to_thread(cache.store, target, data, version=kept.version, fetched_at=kept.fetched_at)
+    return kept

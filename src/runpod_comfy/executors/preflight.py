@@ -6,7 +6,7 @@ import asyncio
 import functools
 from typing import TYPE_CHECKING
 
-from runpod_comfy.settings import cache_dir
+from runpod_comfy.settings import cache_dir, shown_url
 from runpod_comfy.workflow.object_info_cache import ObjectInfoCache
 from runpod_comfy.workflow.validate import refuse_faulty, validate_workflow
 
@@ -59,7 +59,7 @@ async def check_submission(
     if refresh is not None and _has_errors(problems) and (fresh := await refresh()) is not None:
         kept = fresh
         problems = await asyncio.to_thread(_problems, submission, kept, source)
-    known = f"{target}, as it was known on {kept.fetched_at[:10]},"
+    known = f"{shown_url(target)}, as it was known on {kept.fetched_at[:10]},"
     refuse_faulty(problems, target=known, remedy="To send it anyway: executor.preflight = False, or run … --no-check.")
     return tuple(f"{problem.where}: {problem.message}" for problem in problems if problem.code != "unused_image")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runpod_comfy.errors import TemplateError
-from runpod_comfy.workflow.saved_format.convert import convert_saved, is_saved_format
+from runpod_comfy.workflow.graph import is_saved_format
 
 if TYPE_CHECKING:
     import os
@@ -73,7 +73,7 @@ def read_workflow(
         WorkflowGraphError: It cannot be converted.
     """
     data = source if isinstance(source, dict) else read_any(Path(source))
-    return convert_saved(data, info, source=name).graph if is_saved_format(data) else data
+    return _converted(data, info, name)
 
 
 def plain_workflow(text: str) -> dict[str, Any] | None:
@@ -116,12 +116,20 @@ def _as_template(data: dict[str, Any], info: ObjectInfo | None, name: str, *, te
     from runpod_comfy.workflow.authoring.draft import titled_template  # noqa: PLC0415 - only for plain workflows
     from runpod_comfy.workflow.authoring.write import template_text  # noqa: PLC0415 - likewise
 
-    graph = convert_saved(data, info, source=name).graph if is_saved_format(data) else data
+    graph = _converted(data, info, name)
     titled = titled_template(graph, source=name)
     if titled is not None:
         return titled
     # The file's own text keeps its lines in errors.
     return text if text is not None and graph is data else template_text(graph, {})
+
+
+def _converted(data: dict[str, Any], info: ObjectInfo | None, name: str) -> dict[str, Any]:
+    if not is_saved_format(data):
+        return data
+    from runpod_comfy.workflow.saved_format.convert import convert_saved  # noqa: PLC0415 - templates don't need it
+
+    return convert_saved(data, info, source=name).graph
 
 
 def _has_titles(data: dict[str, Any]) -> bool:

@@ -60,11 +60,11 @@ class ObjectInfoCache:
                 return self._read[path][1]
             data = orjson.loads(path.read_bytes())
             kept = KeptObjectInfo(
-                info=ObjectInfo(data["object_info"], source=target),
+                info=ObjectInfo(data["object_info"], source="the node types that were kept"),
                 version=str(data["version"]),
                 fetched_at=str(data["fetched_at"]),
             )
-            if data["format"] != _FORMAT or data["target"] != target:
+            if data["format"] != _FORMAT:
                 return None
         except (OSError, orjson.JSONDecodeError, ConfigurationError, KeyError, TypeError):
             return None
@@ -84,11 +84,10 @@ class ObjectInfoCache:
             ConfigurationError: It is no object_info.
             OSError: It cannot be written.
         """
-        ObjectInfo(data, source=target)
+        ObjectInfo(data)
         self._folder.mkdir(parents=True, exist_ok=True)
-        body = orjson.dumps(
-            {"format": _FORMAT, "target": target, "version": version, "fetched_at": fetched_at, "object_info": data}
-        )
+        # Not the target: an address may hold a password.
+        body = orjson.dumps({"format": _FORMAT, "version": version, "fetched_at": fetched_at, "object_info": data})
         # Another process may be reading the old one, or writing at the same time.
         handle, name = tempfile.mkstemp(dir=self._folder, suffix=".part")
         try:

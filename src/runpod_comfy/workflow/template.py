@@ -7,6 +7,7 @@ valid JSON whatever the prompt holds (see ``jinja_json`` for how).
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from jinja2 import TemplateError as JinjaError
 from jinja2 import TemplateNotFound, TemplateSyntaxError
 
 from runpod_comfy.errors import TemplateError
-from runpod_comfy.workflow.declarations import ABSENT, find_header, read_declarations
+from runpod_comfy.workflow.declarations import ABSENT
 from runpod_comfy.workflow.graph import check_graph
 from runpod_comfy.workflow.jinja_json import JsonEnvironment, MissingVariable, UnwritableValue
 from runpod_comfy.workflow.loading import read_beside, read_source, read_workflow
@@ -36,6 +37,8 @@ __all__ = ["WorkflowTemplate"]
 # What every executor passes; a template is free to ignore them.
 _ALWAYS_GIVEN: Final = frozenset({"input_images_dir", "input_images", "batch_size"})
 _Place = tuple[str | None, int | None]  # a template's name and a line of it
+# Declarations in a comment at the top.
+_HEADER: Final = re.compile(r"\s*\{#-?\s*runpod-comfy:[^\S\n]*\n(?P<yaml>.*?)-?#\}", re.DOTALL)
 _SHOWN: Final = 200  # characters of a foreign error's text, which may quote a value
 
 
@@ -164,7 +167,11 @@ class WorkflowTemplate:
 
     def _declared(self) -> dict[str, Declaration]:
         """Read what the header or the file beside says about the variables."""
-        header = find_header(self._source)
+        header = _HEADER.match(self._source)
+        if header is None and self._beside is None:
+            return {}
+        from runpod_comfy.workflow.declarations_yaml import read_declarations  # noqa: PLC0415 - most templates have none
+
         if header and self._beside is not None:
             raise TemplateError(
                 f"{self._name}: its variables are declared in its header and beside it, in {self._name}.yaml. Keep one "
@@ -172,11 +179,10 @@ class WorkflowTemplate:
                 template=self._name,
             )
         if header:
-            declared = read_declarations(header[0], template=self._name, first_line=header[1])
-        elif self._beside is not None:
-            declared = read_declarations(self._beside, template=f"{self._name}.yaml")
+            line = self._source.count("\n", 0, header.start("yaml")) + 1
+            declared = read_declarations(header["yaml"], template=self._name, first_line=line)
         else:
-            return {}
+            declared = read_declarations(self._beside or "", template=f"{self._name}.yaml")
         if idle := [name for name in declared if not self.uses(name)]:
             takes = self._variables.needed | self._variables.optional
             named = ", ".join(name + _near(name, takes, "did you mean {}?") for name in idle)

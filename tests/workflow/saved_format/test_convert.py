@@ -3,7 +3,8 @@
 import pytest
 
 from runpod_comfy.errors import WorkflowGraphError
-from runpod_comfy.workflow.saved_format.convert import convert_saved, is_saved_format
+from runpod_comfy.workflow.graph import is_saved_format
+from runpod_comfy.workflow.saved_format.convert import convert_saved
 
 
 def slot(name, kind, link=None, *, widget=False):

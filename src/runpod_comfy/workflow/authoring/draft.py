@@ -11,7 +11,8 @@ from runpod_comfy.workflow.authoring.names import name_places
 from runpod_comfy.workflow.authoring.places import Place
 from runpod_comfy.workflow.authoring.titles import find_titled
 from runpod_comfy.workflow.authoring.write import jinja_text, template_text
-from runpod_comfy.workflow.declarations import ABSENT, Declaration, declarations_text
+from runpod_comfy.workflow.declarations import ABSENT, Declaration
+from runpod_comfy.workflow.declarations_yaml import declarations_text
 from runpod_comfy.workflow.graph import as_link
 from runpod_comfy.workflow.object_info import nearest
 

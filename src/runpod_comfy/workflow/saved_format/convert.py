@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runpod_comfy.workflow.saved_format.expand import Host, Scope
     from runpod_comfy.workflow.saved_format.model import SavedNode
 
-__all__ = ["Converted", "convert_saved", "is_saved_format"]
+__all__ = ["Converted", "convert_saved"]
 
 # They are the editor's own and never run.
 _EDITOR_ONLY: Final = frozenset(
@@ -64,11 +64,6 @@ class Converted:
 
     graph: dict[str, Any] = field(repr=False)
     notes: tuple[str, ...] = ()
-
-
-def is_saved_format(data: object) -> bool:
-    """Return whether a file's JSON is a workflow as ComfyUI's editor saves it."""
-    return isinstance(data, dict) and isinstance(data.get("nodes"), list) and "class_type" not in data
 
 
 def convert_saved(data: Mapping[str, Any], info: ObjectInfo | None, *, source: str = "workflow") -> Converted:
