@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["declarations_text", "read_declarations"]
 
+_YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 _KEYS: Final = frozenset({"type", "default", "min", "max", "choices", "help", "node"})
 
 
@@ -63,7 +64,7 @@ def declarations_text(declarations: Mapping[str, Declaration]) -> str:
     listed = {name: _spec(each) for name, each in declarations.items()}
     # One line for each variable; texts in double quotes, where everything can be escaped.
     lines = [
-        f"  {name}: "
+        f"  {_key(name)}: "
         + yaml.dump(
             spec, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=math.inf, allow_unicode=True
         ).strip()
@@ -91,7 +92,9 @@ def _declaration(name: Any, spec: Any, template: str) -> Declaration:
 def _fault_in(name: Any, spec: Any) -> str | None:
     """Return what is wrong with the form of a declaration."""
     if not isinstance(name, str) or not name.isidentifier():
-        return "has a name that Jinja cannot read: letters, digits and _"
+        return (
+            "has no name that Jinja reads: letters, digits and _ (YAML takes on, yes, null and the like in quotes only)"
+        )
     if not isinstance(spec, dict):
         return "takes a mapping: {type: int, default: 20}"
     if unknown := sorted(str(key) for key in spec if key not in _KEYS):
@@ -139,6 +142,11 @@ def _spec(each: Declaration) -> dict[str, Any]:
     return listed
 
 
+def _key(name: str) -> str:
+    # Some words are truth values, or nothing, to YAML.
+    return f'"{name}"' if name.lower() in _YAML_WORDS else name
+
+
 # libyaml's loader takes a tenth of the time; wheels of PyYAML have it.
 _Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -153,7 +161,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    plain = text.isidentifier() and text not in {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+    plain = text.isidentifier() and text not in _YAML_WORDS
     style = None if plain and text.isascii() and text.lower() == text else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
