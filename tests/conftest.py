@@ -23,6 +23,7 @@ def real_comfyui_url():
 def _no_settings_of_this_machine(monkeypatch, tmp_path_factory):
     """Tests must not read the key, the profile or the addresses of whoever runs them."""
     monkeypatch.setenv("RUNPOD_COMFY_CONFIG", str(tmp_path_factory.getbasetemp() / "no-profile" / "config.toml"))
+    monkeypatch.setenv("RUNPOD_COMFY_CACHE", str(tmp_path_factory.mktemp("cache")))
     for name in (
         "RUNPOD_COMFY_PROFILE",
         "RUNPOD_API_KEY",

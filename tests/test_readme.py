@@ -34,6 +34,8 @@ def checkout(tmp_path, monkeypatch):
     for number, photo in enumerate(photos, 1):
         shutil.copy(photo, tmp_path / f"image{number}.jpg")
     shutil.copy(tmp_path / "examples" / "portrait" / "workflow.json.jinja", tmp_path)
+    shutil.copy(photos[0], tmp_path / "me.jpg")
+    shutil.copy(ROOT / "tests" / "data" / "saved_workflow.json", tmp_path / "my_workflow.json")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -106,7 +108,7 @@ def test_the_commands_run_as_written(checkout):
     try:
         ran = []
         for command in COMMANDS:
-            if "runpod-comfy run" not in command and "runpod-comfy example" not in command:
+            if not re.search(r"runpod-comfy (run|example|template)", command):
                 continue
             written = command.removeprefix("pip install . && ").replace("http://127.0.0.1:8188", stand_in.url)
             subprocess.run(
@@ -115,7 +117,7 @@ def test_the_commands_run_as_written(checkout):
             ran.append(command.split()[0:2])
     finally:
         _loop.run_sync(stand_in.stop)
-    assert len(ran) == 4
+    assert len(ran) == 6
 
 
 def test_every_file_that_the_readme_names_is_there():

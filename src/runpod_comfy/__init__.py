@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from runpod_comfy.executors.local import LocalWorkflowExecutor
     from runpod_comfy.executors.runpod import RunpodComfyWorkflowExecutor
     from runpod_comfy.results import OutputFile, OutputText, Timings, WorkflowOutputImage, WorkflowResult
+    from runpod_comfy.workflow.object_info import ObjectInfo
     from runpod_comfy.workflow.template import WorkflowTemplate
+    from runpod_comfy.workflow.validate import Problem, validate_workflow
 
 __all__ = [
     "ApiError",
@@ -64,11 +66,13 @@ __all__ = [
     "JobTimedOut",
     "LocalWorkflowExecutor",
     "NotFound",
+    "ObjectInfo",
     "OutputFile",
     "OutputLost",
     "OutputReady",
     "OutputText",
     "PayloadTooLarge",
+    "Problem",
     "Progress",
     "ProtocolError",
     "Queued",
@@ -90,6 +94,7 @@ __all__ = [
     "WorkflowResult",
     "WorkflowTemplate",
     "__version__",
+    "validate_workflow",
 ]
 
 _HOME_OF = {
@@ -112,6 +117,9 @@ _HOME_OF = {
     "WorkflowOutputImage": "runpod_comfy.results",
     "WorkflowResult": "runpod_comfy.results",
     "WorkflowTemplate": "runpod_comfy.workflow.template",
+    "ObjectInfo": "runpod_comfy.workflow.object_info",
+    "Problem": "runpod_comfy.workflow.validate",
+    "validate_workflow": "runpod_comfy.workflow.validate",
 }
 
 

@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
     from runpod_comfy.profiles import Profile
 
-__all__ = ["DEFAULT_BASE_URL", "DEFAULT_COMFYUI_URL", "EndpointSettings", "WorkerSettings", "comfyui_url", "shown_url"]
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "DEFAULT_COMFYUI_URL",
+    "EndpointSettings",
+    "WorkerSettings",
+    "cache_dir",
+    "comfyui_url",
+    "shown_url",
+]
 
 DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
 DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
@@ -127,6 +135,16 @@ class WorkerSettings:
             aggregate=bool(env.get("BUCKET_ENDPOINT_URL")),
             slots=_slots(env.get("WORKER_SLOTS")),
         )
+
+
+def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder for what can be asked for again: ``RUNPOD_COMFY_CACHE``, or the user's cache folder."""
+    env = os.environ if environ is None else environ
+    if named := env.get("RUNPOD_COMFY_CACHE"):
+        return Path(named)
+    import platformdirs  # noqa: PLC0415 - 16 ms that whoever names the folder does not need
+
+    return platformdirs.user_cache_path("runpod-comfy", appauthor=False)
 
 
 def comfyui_url(url: str | None = None, *, environ: Mapping[str, str] | None = None) -> str:

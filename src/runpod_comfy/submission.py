@@ -127,12 +127,13 @@ def build_submission(  # noqa: D417 - `template` needs no words
             "batch_size is an argument of its own: give batch_size=…, not variables={'batch_size': …}."
         )
     given: dict[str, Any] = {
-        "input_images_dir": f"{comfyui_dir}/input/{subfolder}" if subfolder else f"{comfyui_dir}/input",
         "input_images": InputNames(
             f"{image.subfolder}/{image.name}" if image.subfolder else image.name for image in images
         ),
         "batch_size": batch_size,
     }
+    if images or "input_images_dir" not in template.declarations:  # without photos a declared folder stays
+        given["input_images_dir"] = f"{comfyui_dir}/input/{subfolder}" if subfolder else f"{comfyui_dir}/input"
     if seeds and template.uses("seed"):
         given["seed"] = seeds[0]
     workflow = template.render({**given, **(variables or {})})

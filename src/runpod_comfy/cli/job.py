@@ -21,6 +21,7 @@ from runpod_comfy.media.files import safe_output_path, write_new
 from runpod_comfy.results import OutputFile, OutputText, Timings, WorkflowOutputImage
 from runpod_comfy.submission import batches_needed
 from runpod_comfy.workflow.template import WorkflowTemplate
+from runpod_comfy.workflow.validate import refuse_faulty
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -49,7 +50,7 @@ class JobOptions:
     """What was asked for on the command line; see ``runpod-comfy run --help``."""
 
     target: Target
-    template: Path
+    template: Path | WorkflowTemplate
     images: tuple[Path, ...]
     variables: dict[str, Any]
     num_samples: int
@@ -60,6 +61,8 @@ class JobOptions:
     input_max_pixels: int | None
     previews: bool
     progress: str | None
+    object_info: Path | None = None
+    no_check: bool = False
 
 
 class Job:
@@ -92,8 +95,11 @@ class Job:
 
     def _run(self) -> None:
         asked = self._asked
-        template = WorkflowTemplate(asked.template)
+        template = asked.template if isinstance(asked.template, WorkflowTemplate) else WorkflowTemplate(asked.template)
         executor = make_executor(asked.target, batch_size=asked.batch_size)
+        executor.preflight = not asked.no_check
+        if asked.object_info is not None and not asked.no_check:
+            self._check(template, asked.object_info)
         _check_folder(asked.output_dir)
         self._announce(template)
         display = choose_display(asked.progress, quiet=self._output.quiet)
@@ -116,6 +122,21 @@ class Job:
                     self._take(event)
                     tally.add(event)
                     display.update(tally, event)
+
+    def _check(self, template: WorkflowTemplate, object_info: Path) -> None:
+        """Check the workflow against node types that were named."""
+        from runpod_comfy.cli.check import check_template  # noqa: PLC0415 - few runs name node types
+        from runpod_comfy.workflow.object_info import ObjectInfo  # noqa: PLC0415 - likewise
+
+        asked = self._asked
+        problems = check_template(
+            template,
+            ObjectInfo.load(object_info),
+            images=asked.images,
+            variables=asked.variables,
+            batch_size=asked.batch_size,
+        )
+        refuse_faulty(problems, target=str(object_info))
 
     def _take(self, event: Event) -> None:
         match event:

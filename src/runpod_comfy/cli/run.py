@@ -3,21 +3,86 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from runpod_comfy.cli.arguments import find_images, parse_variables, spread_option
+from runpod_comfy.cli.arguments import find_images, spread_option
 from runpod_comfy.cli.output import Output
-from runpod_comfy.cli.targets import choose_target
+from runpod_comfy.cli.targets import choose_target, target_of_environment
 from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb
+from runpod_comfy.errors import RunpodComfyError
+
+if TYPE_CHECKING:
+    from runpod_comfy.cli.node_types import NodeTypes
+    from runpod_comfy.workflow.template import WorkflowTemplate
 
 __all__ = ["command"]
 
 
+_TEMPLATE = "runpod_comfy.template"  # where the context keeps it
+
+
 class _RunVerb(Verb):
+    """Reads the template first: its variables are options too."""
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spread_option(args, "--image"))
+        args = spread_option(args, "--image")
+        from runpod_comfy.cli.template_files import find_template_word  # noqa: PLC0415 - `--help` alone needs none
+
+        path = find_template_word(args, self.params)
+        if path is not None:
+            try:
+                ctx.meta[_TEMPLATE] = _open(path, args, ask=not ctx.resilient_parsing)
+            except RunpodComfyError:
+                # Help and completion do without; a run says what is wrong.
+                if not (ctx.resilient_parsing or _HELP & set(args)):
+                    raise
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        params = super().get_params(ctx)
+        template = ctx.meta.get(_TEMPLATE)
+        if template is None:
+            return params
+        from runpod_comfy.cli.variables import variable_options  # noqa: PLC0415 - only with a template
+
+        taken = [flag for each in params for flag in (*each.opts, *each.secondary_opts)]
+        return [*params, *variable_options(template, taken=taken)]
+
+    def option_groups(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
+        """Return the template's variables under its name, for the help."""
+        template = ctx.meta.get(_TEMPLATE)
+        own = set(map(id, self.params))
+        extra = [each for each in self.get_params(ctx) if id(each) not in own and "--help" not in each.opts]
+        return {f"Variables of {template.name}": extra} if template is not None and extra else {}
+
+
+_HELP = frozenset({"-h", "--help"})
+
+
+def _open(path: Path, args: list[str], *, ask: bool) -> WorkflowTemplate:
+    from runpod_comfy.cli.node_types import find_node_types  # noqa: PLC0415 - see the caller
+    from runpod_comfy.cli.template_files import open_template  # noqa: PLC0415 - see the caller
+
+    def find_types() -> NodeTypes | None:
+        # The options are not read yet.
+        named = {flag: _option_value(args, flag) for flag in ("--object-info", "--comfyui", "--endpoint")}
+        url, endpoint = named["--comfyui"], named["--endpoint"]
+        target = target_of_environment(comfyui=url, endpoint=endpoint)
+        file = named["--object-info"]
+        return find_node_types(target, file=Path(file) if file else None, needed=True) if ask or file else None
+
+    return open_template(path, find_types)
+
+
+def _option_value(args: list[str], flag: str) -> str | None:
+    for word, following in zip(args, [*args[1:], None], strict=True):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None
 
 
 @click.command(
@@ -27,7 +92,7 @@ class _RunVerb(Verb):
     epilog="""\b
 Examples:
   runpod-comfy run portrait/workflow.json.jinja portrait/*.jpg -n 4
-  runpod-comfy run portrait/workflow.json.jinja --image portrait/*.jpg --var steps=8 --var 'prompt=a "noir" portrait'
+  runpod-comfy run portrait/workflow.json.jinja --image portrait/*.jpg --steps 8 --prompt 'a "noir" portrait'
   runpod-comfy run workflow.json.jinja me.jpg -n 16 -b 8 --seed 7 --endpoint 4m7x2k9q -o out
   runpod-comfy run workflow.json.jinja photos/ --comfyui http://127.0.0.1:8188 --json
 
@@ -50,7 +115,7 @@ The API key comes from RUNPOD_API_KEY or RunPod's own ~/.runpod/config.toml, nev
     "assignments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A variable of the template. VALUE is JSON (8, true, [1, 2]), @FILE for the file's text, or text.",
+    help="A variable of the template, like its own flag. VALUE is JSON (8, true), @FILE for a file's text, or text.",
 )
 @click.option(
     "-n", "--num-samples", type=click.IntRange(min=1), metavar="N", default=1, show_default=True, help="Images wanted."
@@ -60,9 +125,7 @@ The API key comes from RUNPOD_API_KEY or RunPod's own ~/.runpod/config.toml, nev
     "--batch-size",
     type=click.IntRange(min=1),
     metavar="N",
-    default=1,
-    show_default=True,
-    help="Images in a batch.",
+    help="Images in a batch.  [default: the template's, or 1]",
 )
 @click.option(
     "--seed",
@@ -95,6 +158,13 @@ The API key comes from RUNPOD_API_KEY or RunPod's own ~/.runpod/config.toml, nev
 @click.option(
     "--input-max-pixels", type=click.IntRange(min=1), metavar="N", help="Scale input images down to N pixels (W x H)."
 )
+@click.option(
+    "--object-info",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The node types of the ComfyUI that runs it (its answer to GET /object_info): checks the workflow before.",
+)
+@click.option("--no-check", is_flag=True, help="Send it even if what is known of the target says that it will fail.")
 @click.option("--previews", is_flag=True, help="Save the workflow's preview images too.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout in place of paths.")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
@@ -116,21 +186,39 @@ def command(
     local: bool,
     as_json: bool,
     quiet: bool,
+    batch_size: int | None,
+    template: Path,
     **options: Any,
 ) -> int:
     """Run the workflow TEMPLATE with your IMAGEs and save what it makes.
 
-    TEMPLATE is a workflow in ComfyUI's API format with Jinja in it. An IMAGE is a PNG, JPEG or WebP file, or a folder
-    of them. The paths of saved files go to stdout, one a line.
+    TEMPLATE is a workflow, as ComfyUI saves or exports it, with variables in it (see `template create`) or without; or
+    a picture that ComfyUI saved. Its variables are flags: `run TEMPLATE --help` lists them. An IMAGE is a PNG, JPEG or
+    WebP file, or a folder of them. The paths of saved files go to stdout, one a line.
 
     Without --endpoint and --comfyui it runs on this machine, through an emulated RunPod endpoint, and the pictures are
     stand-ins that show what was sent.
     """
     target = choose_target(ctx, endpoint=endpoint, comfyui=comfyui, local=local, base_url=base_url, profile=profile)
     found = tuple(find_images([*images, *more_images]))
-    variables = parse_variables(assignments)
     # Loads what a run needs: `--help` and typing errors don't wait for it.
     from runpod_comfy.cli.job import Job, JobOptions  # noqa: PLC0415 - see above
+    from runpod_comfy.cli.variables import parse_assignments, take_variables  # noqa: PLC0415 - see above
 
-    job = JobOptions(target=target, images=found, variables=variables, **options)
+    opened: WorkflowTemplate | None = ctx.meta.get(_TEMPLATE)
+    declared = opened.declarations if opened is not None else {}
+    variables, flags = parse_assignments(assignments, declared), take_variables(options)
+    if twice := sorted(variables.keys() & flags.keys()):
+        raise click.UsageError(f"{twice[0]} is given twice, by its flag and by --var.", ctx)
+    if batch_size is None:
+        default = declared["batch_size"].default if "batch_size" in declared else None
+        batch_size = default if isinstance(default, int) else 1
+    job = JobOptions(
+        target=target,
+        template=opened or template,
+        images=found,
+        variables={**variables, **flags},
+        batch_size=batch_size,
+        **options,
+    )
     return Job(job, Output(command="run", as_json=as_json, quiet=quiet)).carry_out()

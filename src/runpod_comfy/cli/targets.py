@@ -17,7 +17,7 @@ from runpod_comfy.settings import shown_url
 if TYPE_CHECKING:
     from runpod_comfy.executors.base import WorkflowExecutor
 
-__all__ = ["Target", "TargetKind", "choose_target", "make_executor"]
+__all__ = ["Target", "TargetKind", "choose_target", "make_executor", "target_of_environment"]
 
 TargetKind: TypeAlias = Literal["runpod", "comfyui", "local"]
 
@@ -89,6 +89,17 @@ def choose_target(
     if base_url and chosen.kind != "runpod":
         raise click.UsageError("--base-url is an address of RunPod's API: name an endpoint with --endpoint ID.", ctx)
     return chosen
+
+
+def target_of_environment(*, endpoint: str | None, comfyui: str | None) -> Target:
+    """Return where to run, by what was typed, the environment and the profile, where the options are not read yet."""
+    if comfyui or endpoint:
+        return Target(kind="comfyui" if comfyui else "runpod", name=comfyui or endpoint)
+    if url := os.environ.get("COMFYUI_URL"):
+        return Target(kind="comfyui", name=url)
+    if endpoint_id := os.environ.get("RUNPOD_ENDPOINT_ID"):
+        return Target(kind="runpod", name=endpoint_id)
+    return _from_profile(None)
 
 
 def _from_profile(base_url: str | None) -> Target:

@@ -35,6 +35,7 @@ class _Listed(NamedTuple):
 _VERBS = {
     "run": _Listed("runpod_comfy.cli.run", "Run a workflow: template and photos in, images out."),
     "batch": _Listed("runpod_comfy.cli.batch", "Run a workflow for every row of a table, or over a grid: a dataset."),
+    "template": _Listed("runpod_comfy.cli.template", "Make a workflow a template, look at one, check one."),
     "example": _Listed(
         "runpod_comfy.cli.example", "Write a portrait template and two photos here, to try things with."
     ),
@@ -66,13 +67,39 @@ class Verb(click.Command):
         epilog = cast("str", Text((self.epilog or "").replace("\b\n", "")))
         pretty = rich_click.RichCommand(
             name=self.name,
-            params=self.params,
+            params=[each for each in self.get_params(ctx) if each is not self.get_help_option(ctx)],
             help=self.help,
             epilog=epilog,
             context_settings=self.context_settings,
         )
-        with rich_click.RichContext(pretty, info_name=ctx.info_name, parent=ctx.parent) as pretty_ctx:
+        config = rich_click.RichHelpConfiguration(
+            option_groups={
+                "*": [
+                    {"name": title, "options": [each.opts[0] for each in group]}
+                    for title, group in self.option_groups(ctx).items()
+                ]
+            }
+        )
+        with rich_click.RichContext(
+            pretty, info_name=ctx.info_name, parent=ctx.parent, rich_help_config=config
+        ) as pretty_ctx:
             return pretty.get_help(pretty_ctx)
+
+    def option_groups(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
+        """Return options that the help shows under a title of their own, by title."""
+        del ctx
+        return {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those of a group under its title first."""
+        groups = self.option_groups(ctx)
+        grouped = {id(each) for group in groups.values() for each in group}
+        rest = [each for each in self.get_params(ctx) if id(each) not in grouped]
+        for title, group in (*groups.items(), ("Options", rest)):
+            records = [record for each in group if (record := each.get_help_record(ctx)) is not None]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 class _Verbs(click.Group):

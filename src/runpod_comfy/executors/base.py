@@ -12,12 +12,14 @@ import uuid
 import weakref
 from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from runpod_comfy import _loop
 from runpod_comfy.errors import ConfigurationError, JobCancelled, JobError, RunpodComfyError, WaitTimeout
 from runpod_comfy.events import Finished, OutputReady, Queued, Warned
 from runpod_comfy.executors.collect import Collector
+from runpod_comfy.executors.preflight import check_submission
 from runpod_comfy.executors.request import request_method, workflow_request
 from runpod_comfy.executors.shelf import Shelf
 from runpod_comfy.executors.slots import Slots, bodies, estimated_body_bytes
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from runpod_comfy.executors.request import WorkflowRequest
     from runpod_comfy.results import WorkflowResult
     from runpod_comfy.submission import Submission
+    from runpod_comfy.workflow.object_info_cache import KeptObjectInfo
 
 __all__ = ["WorkflowExecutor"]
 
@@ -52,6 +55,10 @@ class WorkflowExecutor(ABC):
         max_concurrent_jobs: How many jobs are under way at once; further calls wait, and hold no image meanwhile.
             None sets no bound.
 
+    Attributes:
+        preflight: Whether workflows are checked against the node types that are known of the place, before anything
+            is sent. They are known where somebody asked for them: ``runpod-comfy template validate``.
+
     Raises:
         ConfigurationError: One of them is not a whole number of at least 1.
     """
@@ -62,6 +69,7 @@ class WorkflowExecutor(ABC):
         self._slots = Slots(max_concurrent_jobs)
         self._under_way: set[asyncio.Task[Any]] = set()
         self._ended_by_close: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self.preflight = True
 
     @request_method(workflow_request)
     def submit_workflow(self, request: WorkflowRequest) -> WorkflowResult:
@@ -146,9 +154,9 @@ class WorkflowExecutor(ABC):
         """Let go of what the subclass holds."""
 
     async def _prepare(self, request: WorkflowRequest) -> Submission:
-        """Encode the images, render the template and check the graph; nothing is sent."""
+        """Encode the images, render the template and check the graph; the job is not sent."""
         images = await encode_images(request.input_images, max_pixels=request.input_max_pixels)
-        return build_submission(
+        submission = build_submission(
             request.template,
             images=images,
             num_samples=request.num_samples,
@@ -159,6 +167,20 @@ class WorkflowExecutor(ABC):
             previews=request.previews,
             submission_id=uuid.uuid4().hex,
         )
+        if (target := self._target()) is None or not self.preflight:
+            return submission
+        warnings = await check_submission(
+            submission, target=target, source=request.template.name, refresh=self._refresh_node_types
+        )
+        return replace(submission, warnings=(*submission.warnings, *warnings))
+
+    def _target(self) -> str | None:
+        """Return the name under which the node types of the place to run are kept; None where none are."""
+        return None
+
+    async def _refresh_node_types(self) -> KeptObjectInfo | None:
+        """Ask for the node types anew and keep them; None where that would cost something."""
+        return None
 
     async def _events(self, request: WorkflowRequest) -> AsyncGenerator[Event]:
         """Yield all events of a submission; every error leaves with what had arrived."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from runpod_comfy import _loop
@@ -11,8 +12,11 @@ from runpod_comfy.comfyui.client import ComfyUIClient
 from runpod_comfy.comfyui.runner import run_batches
 from runpod_comfy.events import Queued, Started
 from runpod_comfy.executors.base import WorkflowExecutor
+from runpod_comfy.executors.preflight import object_info_cache
 from runpod_comfy.serverless.connect import http_session
 from runpod_comfy.settings import comfyui_url, shown_url
+from runpod_comfy.workflow.object_info import ObjectInfo
+from runpod_comfy.workflow.object_info_cache import KeptObjectInfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
     from runpod_comfy.results import Timings
     from runpod_comfy.submission import Submission
 
-__all__ = ["ComfyServerWorkflowExecutor"]
+__all__ = ["ComfyServerWorkflowExecutor", "keep_node_types"]
 
 
 class ComfyServerWorkflowExecutor(WorkflowExecutor):
@@ -62,6 +66,13 @@ class ComfyServerWorkflowExecutor(WorkflowExecutor):
         client = ComfyUIClient(self.url, session=await http_session(), headers=self._headers)
         return str((await client.system_stats())["system"].get("comfyui_version") or "unknown")
 
+    def _target(self) -> str:
+        return self.url
+
+    async def _refresh_node_types(self) -> KeptObjectInfo | None:
+        client = ComfyUIClient(self.url, session=await http_session(), headers=self._headers)
+        return await keep_node_types(client, target=self.url)
+
     async def _run(
         self, submission: Submission, request: WorkflowRequest, shelf: Shelf | None
     ) -> AsyncGenerator[Event | Timings]:
@@ -76,3 +87,20 @@ class ComfyServerWorkflowExecutor(WorkflowExecutor):
                     continue
                 for kept in await asyncio.to_thread(shelf.put_all, (event,)):
                     yield kept
+
+
+async def keep_node_types(client: ComfyUIClient, *, target: str) -> KeptObjectInfo:
+    """Ask a server for its node types and keep them for ``target``.
+
+    A stand-in's are not kept: it runs nodes that it does not list.
+    """
+    stats, data = await asyncio.gather(client.system_stats(), client.object_info())
+    kept = KeptObjectInfo(
+        info=ObjectInfo(data, source=shown_url(target)),
+        version=str(stats["system"].get("comfyui_version") or ""),
+        fetched_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    if not stats["system"].get("stand_in"):
+        cache = object_info_cache()
+        await asyncio.to_thread(cache.store, target, data, version=kept.version, fetched_at=kept.fetched_at)
+    return kept

@@ -76,6 +76,9 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(endpoint={self.endpoint_id!r}, batch_size={self.batch_size})"
 
+    def _target(self) -> str:
+        return self.endpoint_id
+
     @request_method(workflow_request)
     def start_workflow(self, request: WorkflowRequest) -> WorkflowHandle:
         """Submit a workflow and return a handle of its job, which runs on whether anybody waits for it or not."""

@@ -14,7 +14,7 @@ from runpod_comfy.errors import WorkflowGraphError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Graph", "Link", "as_link", "check_graph"]
+__all__ = ["Graph", "Link", "as_link", "check_graph", "is_saved_format"]
 
 _EXPORT_REMEDY = (
     "Export it again in ComfyUI: menu Workflow → Export (API); in older versions switch on Dev mode in the settings "
@@ -105,6 +105,11 @@ def check_graph(graph: object, *, source: str = "workflow") -> Graph:
     return Graph(graph)
 
 
+def is_saved_format(data: object) -> bool:
+    """Return whether a file's JSON is a workflow as ComfyUI's editor saves it."""
+    return isinstance(data, dict) and isinstance(data.get("nodes"), list) and "class_type" not in data
+
+
 def as_link(value: object) -> tuple[str, int] | None:
     """Return node id and slot where an input's value is a link, ``["4", 0]``; None for any other value."""
     match value:
@@ -123,7 +128,7 @@ def _links(graph: Mapping[str, Any]) -> list[Link]:
 
 
 def _refuse_other_formats(graph: Mapping[Any, Any], source: str) -> None:
-    if isinstance(graph.get("nodes"), list):
+    if is_saved_format(graph):
         raise WorkflowGraphError(
             f"{source}: is a workflow as ComfyUI's editor saves it; running it takes the API format. {_EXPORT_REMEDY}"
         )

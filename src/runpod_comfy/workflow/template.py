@@ -7,28 +7,38 @@ valid JSON whatever the prompt holds (see ``jinja_json`` for how).
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import TemplateError as JinjaError
 from jinja2 import TemplateNotFound, TemplateSyntaxError
 
 from runpod_comfy.errors import TemplateError
+from runpod_comfy.workflow.declarations import ABSENT
+from runpod_comfy.workflow.graph import check_graph
 from runpod_comfy.workflow.jinja_json import JsonEnvironment, MissingVariable, UnwritableValue
+from runpod_comfy.workflow.loading import read_beside, read_source, read_workflow
 from runpod_comfy.workflow.relaxed_json import read_json
 from runpod_comfy.workflow.template_variables import find_variables
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from jinja2 import nodes
+
+    from runpod_comfy.workflow.declarations import Declaration
+    from runpod_comfy.workflow.object_info import ObjectInfo
 
 __all__ = ["WorkflowTemplate"]
 
 # What every executor passes; a template is free to ignore them.
 _ALWAYS_GIVEN: Final = frozenset({"input_images_dir", "input_images", "batch_size"})
 _Place = tuple[str | None, int | None]  # a template's name and a line of it
+# Declarations in a comment at the top.
+_HEADER: Final = re.compile(r"\s*\{#-?\s*runpod-comfy:[^\S\n]*\n(?P<yaml>.*?)-?#\}", re.DOTALL)
 _SHOWN: Final = 200  # characters of a foreign error's text, which may quote a value
 
 
@@ -46,18 +56,75 @@ class WorkflowTemplate:
     are files of the template's folder. A template never changes once it is made; it can be rendered from several
     threads, copied and pickled (a copy in another process reads included files there).
 
+    A plain workflow is a template too: a file in API format, one as ComfyUI's editor saves it, or an image that ComfyUI
+    saved. Nodes titled ``$prompt`` or ``$prompt.text`` are its variables. ``from_workflow`` finds more of them.
+
     Args:
-        path: A file in UTF-8.
+        path: A file in UTF-8, or an image.
+        object_info: The node types of a ComfyUI, which some saved workflows need.
 
     Raises:
-        TemplateError: The file cannot be read or is no Jinja template.
+        TemplateError: The file cannot be read or is no Jinja template, or what it declares contradicts itself.
+        WorkflowGraphError: It is a saved workflow that cannot be converted; the text names the nodes.
     """
 
-    __slots__ = ("__weakref__", "_compiled", "_environment", "_folder", "_name", "_path", "_source", "_variables")
+    __slots__ = (
+        "__weakref__",
+        "_beside",
+        "_compiled",
+        "_declarations",
+        "_environment",
+        "_folder",
+        "_name",
+        "_path",
+        "_source",
+        "_variables",
+    )
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, object_info: ObjectInfo | None = None) -> None:
         file = Path(path)
-        self._set_up(_read(file), name=file.name, path=file, folder=file.parent)
+        self._set_up(
+            read_source(file, object_info), name=file.name, path=file, folder=file.parent, beside=read_beside(file)
+        )
+
+    @classmethod
+    def from_workflow(
+        cls,
+        workflow: str | os.PathLike[str] | dict[str, Any],
+        *,
+        object_info: ObjectInfo | None = None,
+        keep: Collection[str] = (),
+        add: Mapping[str, str] | None = None,
+        name: str | None = None,
+    ) -> WorkflowTemplate:
+        """Make a template of a workflow: find what people vary, and keep today's values as defaults.
+
+        ::
+
+            template = WorkflowTemplate.from_workflow("workflow.json")
+            template.declarations["steps"]  # type, default, range …
+            template.source  # what `runpod-comfy template create` writes
+
+        Rendered with its defaults it is the same graph.
+
+        Args:
+            workflow: A file in any format, or its JSON.
+            object_info: The node types of a ComfyUI, for ranges and choices; some saved workflows need it.
+            keep: Variables that shall stay as they are now.
+            add: Further variables: their names with the node's input, ``{"strength": "12.strength_model"}``.
+            name: What errors call it.
+
+        Raises:
+            TemplateError: It cannot be read, or there is no such variable or input.
+            WorkflowGraphError: It is no workflow, or cannot be converted.
+        """
+        from runpod_comfy.workflow.authoring.draft import draft_template  # noqa: PLC0415 - rendering needs none of it
+
+        called = name or ("workflow" if isinstance(workflow, dict) else Path(workflow).name)
+        graph = check_graph(read_workflow(workflow, object_info, name=called), source=called).data
+        return cls.from_string(
+            draft_template(graph, object_info, source=called, keep=keep, add=add).text(), name=called
+        )
 
     @classmethod
     def from_string(
@@ -73,16 +140,19 @@ class WorkflowTemplate:
         Raises:
             TemplateError: It is no Jinja template.
         """
-        return cls._make(text, name, None, None if folder is None else Path(folder))
+        return cls._make(text, name, None, None if folder is None else Path(folder), None)
 
     @classmethod
-    def _make(cls, source: str, name: str, path: Path | None, folder: Path | None) -> WorkflowTemplate:
+    def _make(
+        cls, source: str, name: str, path: Path | None, folder: Path | None, beside: str | None
+    ) -> WorkflowTemplate:
         template = cls.__new__(cls)
-        template._set_up(source, name=name, path=path, folder=folder)  # noqa: SLF001 - a second constructor
+        template._set_up(source, name=name, path=path, folder=folder, beside=beside)  # noqa: SLF001 - a second constructor
         return template
 
-    def _set_up(self, source: str, *, name: str, path: Path | None, folder: Path | None) -> None:
+    def _set_up(self, source: str, *, name: str, path: Path | None, folder: Path | None, beside: str | None) -> None:
         self._source, self._name, self._path, self._folder = source.removeprefix("\ufeff"), name, path, folder
+        self._beside = beside
         self._environment = JsonEnvironment(folder)
         try:
             tree = self._environment.parse(self._source, name, name)
@@ -93,9 +163,34 @@ class WorkflowTemplate:
             )
         except Exception as exc:
             raise self._explained(exc, place=_place(exc)) from exc
+        self._declarations = self._declared()
+
+    def _declared(self) -> dict[str, Declaration]:
+        """Read what the header or the file beside says about the variables."""
+        header = _HEADER.match(self._source)
+        if header is None and self._beside is None:
+            return {}
+        from runpod_comfy.workflow.declarations_yaml import read_declarations  # noqa: PLC0415 - most templates have none
+
+        if header and self._beside is not None:
+            raise TemplateError(
+                f"{self._name}: its variables are declared in its header and beside it, in {self._name}.yaml. Keep one "
+                "of them.",
+                template=self._name,
+            )
+        if header:
+            line = self._source.count("\n", 0, header.start("yaml")) + 1
+            declared = read_declarations(header["yaml"], template=self._name, first_line=line)
+        else:
+            declared = read_declarations(self._beside or "", template=f"{self._name}.yaml")
+        if idle := [name for name in declared if not self.uses(name)]:
+            takes = self._variables.needed | self._variables.optional
+            named = ", ".join(name + _near(name, takes, "did you mean {}?") for name in idle)
+            raise TemplateError(f"{self._name} declares variables that it does not use: {named}.", template=self._name)
+        return declared
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return WorkflowTemplate._make, (self._source, self._name, self._path, self._folder)
+        return WorkflowTemplate._make, (self._source, self._name, self._path, self._folder, self._beside)
 
     def __repr__(self) -> str:
         return f"<WorkflowTemplate {self._name!r}>"
@@ -121,16 +216,24 @@ class WorkflowTemplate:
 
         One that is used in a branch only is needed as well, though rendering misses it only where that branch is taken.
         """
-        return self._variables.needed
+        return self._variables.needed - self._with_default()
 
     @property
     def optional_variables(self) -> frozenset[str]:
-        """The variables it can do without: they have a ``default`` or are tested by ``is defined``."""
-        return self._variables.optional
+        """The variables it can do without: they have a default, or are tested by ``is defined``."""
+        return self._variables.optional | (self._variables.needed & self._with_default())
+
+    @property
+    def declarations(self) -> Mapping[str, Declaration]:
+        """What its header (or the file beside it) says about its variables, by name; most templates declare none."""
+        return MappingProxyType(self._declarations)
+
+    def _with_default(self) -> frozenset[str]:
+        return frozenset(name for name, each in self._declarations.items() if each.default is not ABSENT)
 
     def uses(self, name: str) -> bool:
         """Return whether giving this variable can change anything (True where an include makes that unknowable)."""
-        return name in self.variables or name in self.optional_variables or not self._variables.complete
+        return name in self._variables.needed or name in self._variables.optional or not self._variables.complete
 
     def render(self, variables: Mapping[str, Any] | None = None, /, **more: Any) -> dict[str, Any]:
         """Render the workflow.
@@ -160,6 +263,8 @@ class WorkflowTemplate:
         given = {**(variables or {}), **more}
         if unknown := [name for name in given if not (self.uses(name) or name in _ALWAYS_GIVEN)]:
             raise self._misfit(given, missing=self.variables.difference(given), unknown=unknown)
+        if self._declarations:
+            given = self._checked(given)
         try:
             context = self._compiled.new_context(given)
             return self._environment.assemble(self._compiled.root_render_func(context))
@@ -167,6 +272,24 @@ class WorkflowTemplate:
             raise self._failed(exc.reason, given, place=(exc.template, exc.line)) from exc.reason
         except Exception as exc:
             raise self._failed(exc, given, place=_place(exc)) from exc
+
+    def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the values with the defaults of those that are not given, all of them as they were declared."""
+        checked = dict(given)
+        faults = []
+        for name, declared in self._declarations.items():
+            if name in given:
+                try:
+                    checked[name] = declared.check(given[name])
+                except ValueError as exc:
+                    faults.append(f"{name}: {exc}")
+            elif declared.default is not ABSENT:
+                checked[name] = declared.default
+        if faults:
+            raise TemplateError(
+                f"{self._name} does not take these values. " + "; ".join(faults) + ".", template=self._name
+            )
+        return checked
 
     def _failed(self, exc: Exception, given: Mapping[str, Any], *, place: _Place) -> TemplateError:
         """Make the error for whatever rendering raised."""
@@ -194,7 +317,7 @@ class WorkflowTemplate:
     def _misfit(self, given: Iterable[str], *, missing: Iterable[str], unknown: Iterable[str]) -> TemplateError:
         """Make the error that names each variable that is missing or unknown, with what was probably meant."""
         missing, unknown = sorted(missing), [str(name) for name in unknown]
-        takes = sorted(self.variables | self.optional_variables)
+        takes = sorted(self._variables.needed | self._variables.optional)
         idle = [name for name in given if not self.uses(name)]
         parts = []
         if missing:
@@ -226,22 +349,6 @@ class WorkflowTemplate:
             reason = _cut(f"{type(exc).__name__}: {exc}")
         where = f"{name or self._name}, line {line}" if line else name or self._name
         return TemplateError(f"{where}: {reason}", template=name or self._name, line=line)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as exc:
-        raise TemplateError(f"There is no template {file}.", template=file.name) from exc
-    except IsADirectoryError as exc:
-        raise TemplateError(f"{file} is a folder; give the template file in it.", template=file.name) from exc
-    except UnicodeDecodeError as exc:
-        line = file.read_bytes().count(b"\n", 0, exc.start) + 1
-        raise TemplateError(
-            f"{file} is not UTF-8 (line {line}). Save it as UTF-8.", template=file.name, line=line
-        ) from exc
-    except (OSError, ValueError) as exc:  # ValueError: a null character in the path
-        raise TemplateError(f"The template {file} cannot be read: {exc}.", template=file.name) from exc
 
 
 def _place(exc: BaseException) -> _Place:

@@ -107,7 +107,11 @@ NODE_TYPES: dict[str, NodeType] = {
     "EmptyLatentImage": NodeType({"width": _LATENT_SIDE, "height": _LATENT_SIDE, "batch_size": _COUNT}, ("LATENT",)),
     "EmptySD3LatentImage": NodeType({"width": _LATENT_SIDE, "height": _LATENT_SIDE, "batch_size": _COUNT}, ("LATENT",)),
     "RepeatLatentBatch": NodeType({"samples": _link("LATENT"), "amount": _whole(1, 1, 64)}, ("LATENT",)),
-    "KSampler": NodeType({**_SAMPLING, "seed": _whole(), "denoise": _number(1.0, 0.0, 1.0)}, ("LATENT",)),
+    "KSampler": NodeType(
+        # In ComfyUI's own order: saved workflows have values without names.
+        {"model": _link("MODEL"), "seed": _whole(), **_SAMPLING, "denoise": _number(1.0, 0.0, 1.0)},
+        ("LATENT",),
+    ),
     "KSamplerAdvanced": NodeType({**_SAMPLING, "noise_seed": _whole()}, ("LATENT",)),
     "VAEDecode": NodeType({"samples": _link("LATENT"), "vae": _link("VAE")}, ("IMAGE",)),
     "VAEEncode": NodeType({"pixels": _link("IMAGE"), "vae": _link("VAE")}, ("LATENT",)),

@@ -1,0 +1,71 @@
+"""The template that a command line names: found before the options are read, since its variables are options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runpod_comfy.workflow.graph import is_saved_format
+from runpod_comfy.workflow.loading import IMAGE_SUFFIXES, plain_workflow, read_any, read_beside, read_text
+from runpod_comfy.workflow.template import WorkflowTemplate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runpod_comfy.cli.node_types import NodeTypes
+
+__all__ = ["find_template_word", "open_template"]
+
+_TEMPLATES = frozenset({".jinja", ".j2", ".json"})
+
+
+def find_template_word(words: Sequence[str], params: Sequence[click.Parameter]) -> Path | None:
+    """Return the file that is the command's template: the first word that no option takes.
+
+    >>> find_template_word(["-n", "4", "--prompt", "a fox", "pyproject.toml"], [])
+    """
+    takes_value = {
+        flag: not each.is_flag
+        for each in params
+        if isinstance(each, click.Option)
+        for flag in (*each.opts, *each.secondary_opts)
+    }
+    skip = False
+    for word in words:
+        path = Path(word)
+        is_template = path.suffix.lower() in _TEMPLATES
+        if skip and not is_template:
+            skip = False
+            continue
+        skip = False
+        if word.startswith("-") and word != "-":
+            # One that is not known is a template's variable, and takes a value.
+            skip = "=" not in word and takes_value.get(word, word.startswith("--"))
+        elif path.is_file():
+            return path
+        elif is_template or not word:
+            return None
+    return None
+
+
+def open_template(path: Path, find_types: Callable[[], NodeTypes | None]) -> WorkflowTemplate:
+    """Read a template; a plain workflow becomes one, with what people vary as its variables.
+
+    Args:
+        path: A template, or a workflow of any format, or an image that carries one.
+        find_types: Gives node types where the workflow cannot be read without them.
+
+    Raises:
+        TemplateError: It cannot be read.
+        WorkflowGraphError: It cannot be converted.
+    """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        text = read_text(path)
+        # A template in JSON is what its author made it: expressions stand in it.
+        if "{{" in text or "{%" in text or plain_workflow(text) is None or read_beside(path) is not None:
+            return WorkflowTemplate(path)
+    data = read_any(path)
+    types = find_types() if is_saved_format(data) else None
+    return WorkflowTemplate.from_workflow(data, object_info=types.info if types else None, name=path.name)
