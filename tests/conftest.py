@@ -2,8 +2,10 @@
 
 import os
 
+import boto3
 import pytest
 from hypothesis import HealthCheck, settings
+from moto.server import ThreadedMotoServer
 
 # How fast a machine is says nothing about the code: no property test fails for the time it takes.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -17,6 +19,18 @@ def real_comfyui_url():
     if not url:
         pytest.skip("no COMFYUI_URL")
     return url
+
+
+@pytest.fixture(scope="session")
+def storage():
+    """A real S3 API on this machine: its address. It has one bucket, `photos`."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    url = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    keys = {"aws_access_key_id": "id", "aws_secret_access_key": "s"}
+    boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys).create_bucket(Bucket="photos")
+    yield url
+    server.stop()
 
 
 @pytest.fixture(autouse=True)
