@@ -183,3 +183,33 @@ line_keys = st.sampled_from(
 def test_no_line_whatever_raises_anything_but_a_protocol_error(line):
     with suppress(ProtocolError):
         read([json.dumps(line) + "\n"])
+
+
+def test_output_in_a_bucket_is_read_as_an_address_and_what_its_bytes_must_be():
+    writer, reader = LineWriter(), NativeReader()
+    [line] = writer.stored(picture(3), url="https://b/a.png?signature")
+    assert json.loads(line)["images"] == []  # existing clients decode the `image` of each of those
+    [found] = reader.feed(line)
+    assert found.with_data(picture(3).data) == picture(3)
+    assert (found.url, found.size_bytes) == ("https://b/a.png?signature", picture(3).size_bytes)
+    with pytest.raises(ValueError, match="damaged"):
+        found.with_data(b"other")
+    for piece in writer.done(gpu_s=1.0):
+        assert not list(reader.feed(piece))
+    assert (reader.complete, reader.outputs) == (True, 1)
+
+
+@pytest.mark.parametrize("missing", ["name", "size_bytes", "sha256"])
+def test_output_in_a_bucket_that_cannot_be_checked_is_lost(missing):
+    item = {"name": "a.png", "url": "https://b/a.png", "size_bytes": 1, "sha256": "00"} | {missing: None}
+    reader = NativeReader()
+    assert not list(reader.feed(json.dumps({"images": [], "files": [item]}) + "\n"))
+    assert "in a bucket arrived damaged" in reader.describe_loss()
+
+
+def test_what_a_worker_says_of_itself_is_read():
+    writer, reader = LineWriter(), NativeReader()
+    for piece in [*writer.description({"worker": {"version": "1"}}), *writer.done(gpu_s=0.0)]:
+        assert not list(reader.feed(piece))
+    assert reader.complete
+    assert reader.description == {"worker": {"version": "1"}}

@@ -11,6 +11,10 @@ change these: ``seq`` ``crc32`` ``batch`` ``seed`` ``node_id`` ``node_title`` ``
 ``batch_done`` ``warnings``, and on each output ``size_bytes`` and ``sha256``. They make an output trustworthy:
 RunPod's SDK gives up a piece after one connection reset, the job still ends COMPLETED, and the joined line may still be
 JSON with half an image in it.
+
+An output that went to a bucket is an item of ``files`` with a presigned ``url`` in place of ``data``: among ``images``
+existing clients would look for its ``image``. Whoever fetches it checks ``size_bytes`` and ``sha256``. The answer to
+``{"input": {"describe": true}}`` is one line with the key ``describe``.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from runpod_comfy.errors import ProtocolError
 from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
 from runpod_comfy.media.formats import media_type_of
 from runpod_comfy.media.wire import from_base64, to_base64
-from runpod_comfy.results import Origin, OutputFile, OutputText, WorkflowOutputImage
+from runpod_comfy.results import Origin, OutputElsewhere, OutputFile, OutputText, WorkflowOutputImage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +72,10 @@ class LineWriter:
         """Yield the pieces of the line of an output that is kept elsewhere, under a URL."""
         # Not among `images`: existing clients decode the `image` of each of those.
         yield from self._numbered({**_origin(output), "files": [{**_about(output), "url": url}]})
+
+    def description(self, about: dict[str, Any]) -> Iterator[str]:
+        """Yield the pieces of the line that says what the worker is."""
+        yield from self._numbered({"describe": about})
 
     def error(
         self, text: str, *, node_id: str | None = None, node_type: str | None = None, traceback: str | None = None
@@ -157,8 +165,10 @@ class NativeReader:
         foreign: What a line that is JSON and not of this dialect looked like, or None.
         batches_done: How many batches the worker has finished.
         lost: What is known to have arrived damaged, as phrases.
+        description: What the worker said of itself, where it was asked.
     """
 
+    description: dict[str, Any] | None = None
     error: RemoteError | None = None
     gpu_s: float | None = None
     outputs: int = 0
@@ -211,8 +221,10 @@ class NativeReader:
         self._spoilt = 0
         self.lost.clear()
 
-    def feed(self, piece: object) -> Iterator[Event]:
+    def feed(self, piece: object) -> Iterator[Event | OutputElsewhere]:
         """Take one piece, as ``/stream`` or the aggregate in ``/status`` gives it, and yield what it completes.
+
+        Outputs that are in a bucket come as :class:`OutputElsewhere`; fetching them is the caller's business.
 
         Raises:
             ProtocolError: The piece is not of this dialect.
@@ -225,7 +237,7 @@ class NativeReader:
         for line in self._joiner.feed(piece):
             yield from self._line(line)
 
-    def _line(self, text: str) -> Iterator[Event]:
+    def _line(self, text: str) -> Iterator[Event | OutputElsewhere]:
         # Pieces of a line may be lost, and what is left may still be JSON. The next newline starts afresh.
         line, lifted = None, Lifted()
         with suppress(ValueError):
@@ -253,6 +265,8 @@ class NativeReader:
             self._seen.add(seq)
         yield from _notes(line)
         self._ends(line)
+        if isinstance(line.get("describe"), dict):
+            self.description = line["describe"]
         if isinstance(line.get("batch_done"), dict):
             self.batches_done += 1
             about = line["batch_done"]
@@ -263,7 +277,7 @@ class NativeReader:
                 gpu_s=_number(about.get("gpu_s")),
             )
 
-    def _outputs(self, line: dict[str, Any], lifted: Lifted, *, ours: bool) -> Iterator[OutputReady]:
+    def _outputs(self, line: dict[str, Any], lifted: Lifted, *, ours: bool) -> Iterator[OutputReady | OutputElsewhere]:
         origin = Origin(
             batch=_int(line.get("batch")),
             seed=_int(line.get("seed")),
@@ -272,10 +286,13 @@ class NativeReader:
         )
         for key, data_key in (("images", "image"), ("files", "data")):
             for item in _items(line, key):
-                output = self._file(item, data_key, lifted, origin, ours=ours)
+                if _text(item.get("url")) and not item.get(data_key):
+                    output: OutputFile | OutputElsewhere | None = self._elsewhere(item, origin)
+                else:
+                    output = self._file(item, data_key, lifted, origin, ours=ours)
                 if output is not None:
                     self.outputs += 1
-                    yield OutputReady(output=output)
+                    yield output if isinstance(output, OutputElsewhere) else OutputReady(output=output)
         for item in _items(line, "texts"):
             text = item.get("text")
             data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else b""
@@ -309,6 +326,23 @@ class NativeReader:
             vars(output)["sha256"] = item["sha256"]  # computed a moment ago, and not again
         return output
 
+    def _elsewhere(self, item: dict[str, Any], origin: Origin) -> OutputElsewhere | None:
+        name, url, sha256 = (_text(item.get(key)) for key in ("name", "url", "sha256"))
+        size_bytes = _int(item.get("size_bytes"))
+        if name is None or url is None or sha256 is None or size_bytes is None:
+            self.lost.append(f"{name or 'an output'} in a bucket arrived damaged")
+            return None
+        return OutputElsewhere(
+            url=url,
+            size_bytes=size_bytes,
+            sha256=sha256,
+            name=name,
+            subfolder=_text(item.get("subfolder")),
+            kind=_text(item.get("kind")),
+            media_type=_text(item.get("media_type")),
+            origin=origin,
+        )
+
     def _is_whole(self, item: dict[str, Any], data: bytes, name: str, *, ours: bool) -> bool:
         expected = item.get("sha256")
         whole = hashlib.sha256(data).hexdigest() == expected if isinstance(expected, str) else not ours
@@ -331,7 +365,7 @@ class NativeReader:
             self.gpu_s = _number(done.get("gpu_s"))
 
 
-_KNOWN_KEYS = {"images", "error", "done", "progress", "files", "texts", "warnings", "batch_done"}
+_KNOWN_KEYS = {"images", "error", "done", "progress", "files", "texts", "warnings", "batch_done", "describe"}
 
 
 def _notes(line: dict[str, Any]) -> Iterator[Progress | Warned]:

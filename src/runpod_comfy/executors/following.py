@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.dialects.native import NativeReader
 from runpod_comfy.events import Started, Warned
+from runpod_comfy.executors.elsewhere import with_fetched_outputs
 from runpod_comfy.executors.outcome import judge
-from runpod_comfy.results import Timings
+from runpod_comfy.results import OutputElsewhere, Timings
 from runpod_comfy.serverless.api import JobStatus
 from runpod_comfy.serverless.watch import watch_job
 
@@ -28,7 +29,7 @@ _FINAL_STATUS_GRACE_S = 0.5
 
 
 async def follow_job(link: EndpointLink, job_id: str, *, shelf: Shelf | None = None) -> AsyncGenerator[Event | Timings]:
-    """Yield what a job does until it has ended and everything is here.
+    """Yield what a job does until it has ended and everything is here, outputs in a bucket included.
 
     Args:
         link: The endpoint.
@@ -38,6 +39,14 @@ async def follow_job(link: EndpointLink, job_id: str, *, shelf: Shelf | None = N
     Raises:
         JobError: It ended otherwise (see ``outcome.judge``); the partial result is for the caller to add.
     """
+    async with aclosing(with_fetched_outputs(_follow(link, job_id, shelf), job_id, shelf=shelf)) as events:
+        async for event in events:
+            yield event
+
+
+async def _follow(
+    link: EndpointLink, job_id: str, shelf: Shelf | None
+) -> AsyncGenerator[Event | Timings | OutputElsewhere]:
     reader = NativeReader()
     status: JobStatus | None = None
     started = False
@@ -68,11 +77,11 @@ async def follow_job(link: EndpointLink, job_id: str, *, shelf: Shelf | None = N
 class _Read:
     """What some outputs said, what kept the next one from being read, if anything did, and whether all is here now."""
 
-    events: list[Event] = field(default_factory=list)
+    events: list[Event | OutputElsewhere] = field(default_factory=list)
     error: Exception | None = None
     complete: bool = False
 
-    def told(self) -> Iterator[Event]:
+    def told(self) -> Iterator[Event | OutputElsewhere]:
         """Yield the events, then raise the error."""
         yield from self.events
         if self.error is not None:
@@ -84,7 +93,10 @@ def _read(reader: NativeReader, shelf: Shelf | None, outputs: list[Any]) -> _Rea
     read = _Read()
     try:
         for event in _events(reader, outputs):
-            read.events += shelf.put(event) if shelf is not None else (event,)
+            if shelf is None or isinstance(event, OutputElsewhere):
+                read.events.append(event)
+            else:
+                read.events += shelf.put(event)
     except Exception as exc:  # noqa: BLE001 - told after the events that came before it
         read.error = exc
     read.complete = reader.complete
@@ -99,7 +111,7 @@ def _read_again(reader: NativeReader, shelf: Shelf | None, status: JobStatus) ->
     return _read(reader, shelf, status.output)
 
 
-def _events(reader: NativeReader, outputs: list[Any]) -> Iterator[Event]:
+def _events(reader: NativeReader, outputs: list[Any]) -> Iterator[Event | OutputElsewhere]:
     for piece in outputs:
         yield from reader.feed(piece)
 
