@@ -124,6 +124,28 @@ def test_the_worker_aggregates_only_with_a_bucket():
     assert comfyui_url(environ={}) == "http://127.0.0.1:8188"
 
 
+def test_the_worker_starts_comfyui_where_it_is_told_how_or_finds_it(tmp_path):
+    def command(**env):
+        return WorkerSettings.from_env(env).command
+
+    (tmp_path / "main.py").touch()
+    folder = str(tmp_path)
+    assert command(COMFYUI_COMMAND="python3 'my main.py' --fast", COMFYUI_ARGS="--lowvram") == (
+        "python3", "my main.py", "--fast", "--lowvram")  # fmt: skip
+    assert command(COMFYUI_DIR=folder, COMFYUI_ARGS="--cpu") == (sys.executable, f"{folder}/main.py", "--cpu")
+    assert command(COMFYUI_DIR=folder, COMFYUI_URL="http://other:8188") == ()
+    assert command(COMFYUI_DIR=f"{folder}/absent") == command(COMFYUI_ARGS="--cpu") == command() == ()
+    with pytest.raises(ConfigurationError, match="COMFYUI_COMMAND"):
+        command(COMFYUI_COMMAND="python 'unclosed")
+
+
+@pytest.mark.parametrize("variable", ["WORKER_PROTOCOL", "WORKER_INPUT_URLS"])
+def test_a_value_that_a_variable_of_the_worker_does_not_take_is_an_error(variable):
+    assert WorkerSettings.from_env({variable: ""}) == WorkerSettings()
+    with pytest.raises(ConfigurationError, match=rf"{variable} is 'x'; it takes '"):
+        WorkerSettings.from_env({variable: "x"})
+
+
 def test_the_package_reads_runpods_real_module_without_importing_it():
     script = """
         import sys

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from runpod_comfy.errors import ConfigurationError
@@ -34,6 +35,8 @@ __all__ = [
     "DEFAULT_BASE_URL",
     "DEFAULT_COMFYUI_URL",
     "EndpointSettings",
+    "InputUrls",
+    "WorkerProtocol",
     "WorkerSettings",
     "cache_dir",
     "comfyui_url",
@@ -42,6 +45,9 @@ __all__ = [
 
 DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
 DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
+
+InputUrls: TypeAlias = Literal["https", "any", "off"]
+WorkerProtocol: TypeAlias = Literal["native", "worker-comfyui"]
 
 _DEFAULT_SLOTS, _MAX_SLOTS = 3, 32
 
@@ -104,13 +110,19 @@ class EndpointSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """What the worker on the GPU machine needs to know.
+    """What the worker on the GPU machine needs to know; the table in ``docker/README.md`` names the variables.
 
     Attributes:
         comfyui_url: The ComfyUI server it drives.
         comfyui_dir: ComfyUI's folder, where the worker runs on the same machine; else None.
+        command: What starts ComfyUI, or ``()`` where somebody else does.
+        volume: Where a network volume with models and custom nodes would be.
+        warmup: A workflow to run before the first job, or None.
+        protocol: How requests are answered: ``native`` lines, or as RunPod's official ComfyUI worker does.
+        input_urls: Which inputs by URL are fetched.
         aggregate: Whether RunPod keeps all lines for ``/status`` too: only where outputs go to a bucket, since an
             aggregate over RunPod's result limit ends the job as COMPLETED with no output at all.
+        comfy_org_api_key: The key for nodes that call paid services, where a request brings none; out of ``repr``.
         slots: How many jobs the worker has in hand at once; ComfyUI computes one prompt after the other all the same.
             With one slot the SDK leaves the GPU idle for a second between two jobs, and with two for a part of it; with
             three it never does, unless jobs take less than a second (measured: ``docs/worker-measurements.md``).
@@ -118,21 +130,33 @@ class WorkerSettings:
 
     comfyui_url: str = DEFAULT_COMFYUI_URL
     comfyui_dir: str | None = None
+    command: tuple[str, ...] = ()
+    volume: str = "/runpod-volume"
+    warmup: str | None = None
+    protocol: WorkerProtocol = "native"
+    input_urls: InputUrls = "https"
     aggregate: bool = False
     slots: int = _DEFAULT_SLOTS
+    comfy_org_api_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> WorkerSettings:
-        """Read ``COMFYUI_URL``, ``COMFYUI_DIR``, ``WORKER_SLOTS`` and ``BUCKET_ENDPOINT_URL``.
+        """Read the worker's variables.
 
         Raises:
-            ConfigurationError: ``COMFYUI_URL`` is no address, or ``WORKER_SLOTS`` no number from 1 to 32.
+            ConfigurationError: One of them has a value that it does not take; the text names it.
         """
         env = os.environ if environ is None else environ
         return cls(
             comfyui_url=comfyui_url(environ=env),
             comfyui_dir=env.get("COMFYUI_DIR") or None,
+            command=_comfyui_command(env),
+            volume=env.get("WORKER_VOLUME") or "/runpod-volume",
+            warmup=env.get("WORKER_WARMUP") or None,
+            protocol=_choice(env, "WORKER_PROTOCOL", WorkerProtocol, default="native"),
+            input_urls=_choice(env, "WORKER_INPUT_URLS", InputUrls, default="https"),
             aggregate=bool(env.get("BUCKET_ENDPOINT_URL")),
+            comfy_org_api_key=env.get("COMFY_ORG_API_KEY") or None,
             slots=_slots(env.get("WORKER_SLOTS")),
         )
 
@@ -145,6 +169,25 @@ def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
     import platformdirs  # noqa: PLC0415 - 16 ms that whoever names the folder does not need
 
     return platformdirs.user_cache_path("runpod-comfy", appauthor=False)
+
+
+def _comfyui_command(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what starts ComfyUI: ``COMFYUI_COMMAND``, or ``main.py`` of ``COMFYUI_DIR`` unless a server is named."""
+    command, folder = env.get("COMFYUI_COMMAND", ""), env.get("COMFYUI_DIR", "")
+    try:
+        words, more = shlex.split(command), shlex.split(env.get("COMFYUI_ARGS", ""))
+    except ValueError as exc:
+        raise ConfigurationError(f"COMFYUI_COMMAND or COMFYUI_ARGS cannot be read as a command line: {exc}.") from exc
+    if not words and folder and not env.get("COMFYUI_URL") and (Path(folder) / "main.py").is_file():
+        words = [sys.executable, str(Path(folder) / "main.py")]
+    return (*words, *more) if words else ()
+
+
+def _choice(env: Mapping[str, str], variable: str, choices: Any, *, default: str) -> Any:
+    value = env.get(variable, "").strip() or default
+    if value not in get_args(choices):
+        raise ConfigurationError(f"{variable} is {value!r}; it takes {' or '.join(map(repr, get_args(choices)))}.")
+    return value
 
 
 def comfyui_url(url: str | None = None, *, environ: Mapping[str, str] | None = None) -> str:

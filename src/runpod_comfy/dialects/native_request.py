@@ -8,7 +8,8 @@
                "extra_pnginfo": {"workflow": {...}}, "comfy_org_api_key": "…", "timeout_s": 600}}
 
 The first two lines of keys are the wire format of existing clients and workers and never change; the others are ours,
-and either side does without them. A body of RunPod's official ComfyUI worker (``workflow`` and ``images``) is read too.
+and either side does without them. An image may have a ``url`` in place of ``image``, which the worker then fetches. A
+body of RunPod's official ComfyUI worker (``workflow``, ``images``, ``comfy_org_api_key``) is read too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from runpod_comfy.workflow.graph import check_graph
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PROTOCOL", "encode_request", "parse_request"]
+__all__ = ["PROTOCOL", "encode_request", "input_urls_of", "parse_request"]
 
 PROTOCOL = 1
 
@@ -63,7 +64,7 @@ def encode_request(submission: Submission) -> dict[str, Any]:
 
 
 def parse_request(body: object) -> Submission:
-    """Read a job's ``input``; unknown keys are ignored.
+    """Read a job's ``input``; unknown keys are ignored. Images that came as URLs have no bytes yet.
 
     Raises:
         InputError: A part of it cannot be used; the text names the part and what it takes.
@@ -87,6 +88,16 @@ def parse_request(body: object) -> Submission:
         extra_data=_extra_data(body),
         timeout_s=_timeout_s(body.get("timeout_s")),
     )
+
+
+def input_urls_of(body: object) -> dict[int, str]:
+    """Return the URLs among the images of a body that :func:`parse_request` accepts, by their positions."""
+    images = body.get("images") if isinstance(body, dict) else None
+    return {
+        index: image["url"]
+        for index, image in enumerate(images or ())
+        if isinstance(image, dict) and "image" not in image and isinstance(image.get("url"), str)
+    }
 
 
 def _workflow(body: Mapping[str, Any]) -> object:
@@ -150,14 +161,17 @@ def _images(value: object) -> tuple[InputImage, ...]:
 
 def _image(index: int, value: object) -> InputImage:
     where = f"'images[{index}]'"
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not isinstance(value.get("image"), str):
-        raise InputError(f"{where} takes an object with the strings 'name' and 'image' (base64).")
+    key = "url" if isinstance(value, dict) and "image" not in value and "url" in value else "image"
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not isinstance(value.get(key), str):
+        raise InputError(f"{where} takes an object with the strings 'name' and 'image' (base64), or 'name' and 'url'.")
     subfolder = value.get("subfolder") or ""
     if not isinstance(subfolder, str):
         raise InputError(f"{where}: 'subfolder' is {_kind(subfolder)}; it takes a string.")
     check_relative_name(value["name"])
     if subfolder:
         check_relative_name(subfolder)
+    if key == "url":
+        return InputImage(name=value["name"], data=b"", media_type="", subfolder=subfolder)
     try:
         data = from_base64(value["image"], allow_data_uri=True)
     except ValueError as exc:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-__all__ = ["EncodedImage", "ImageSource", "InputImage", "encode_image", "encode_images", "name_images"]
+__all__ = ["EncodedImage", "ImageSource", "InputImage", "check_picture", "encode_image", "encode_images", "name_images"]
 
 ImageSource: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview"
 
@@ -45,6 +45,7 @@ _MAX_FILE_BYTES = 1024 * 1024 * 1024
 _MAX_PATH_LENGTH = 4096
 _MAX_ENCODERS = 4  # a decoded photo takes 50 MB and more
 _SENT_AS_THEY_ARE = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+_READ_BY_PILLOW = frozenset({"image/gif", "image/bmp", "image/tiff"})
 _SENT_FORMATS = frozenset({"PNG", "JPEG", "MPO", "WEBP"})  # as Pillow calls them; an MPO is a JPEG with more behind it
 
 
@@ -97,10 +98,7 @@ def encode_image(source: ImageSource, *, label: str | None = None, max_pixels: i
     if data is not None:
         media_type = media_type_of(data) or ""
         if extension := _SENT_AS_THEY_ARE.get(media_type):
-            size = size_in_container(data)
-            if size is None:
-                raise InputError(f"{label}: is truncated or damaged: the end of the file is missing. Copy it again.")
-            check_size(size, label)
+            size = _checked_size(data, label)
             if max_pixels is None or math.prod(size) <= max_pixels:
                 return EncodedImage.of(data, extension, media_type)
     with picture_errors(label):
@@ -144,6 +142,30 @@ def _key(source: ImageSource) -> Hashable | None:
     if not _is_pil_image(source) or _unread_file(source) is not None:
         return None  # sent as they are
     return picture_key(source)
+
+
+def check_picture(data: bytes, label: str) -> None:
+    """Refuse a picture that is cut short or has more than ``MAX_IMAGE_PIXELS``, without decoding it.
+
+    What is no picture, or none that Pillow reads, passes: the node that loads it has to say.
+
+    Raises:
+        InputError: Its size, or that its end is missing, is in the text.
+    """
+    media_type = media_type_of(data) or ""
+    if media_type in _SENT_AS_THEY_ARE:
+        _checked_size(data, label)
+    elif media_type in _READ_BY_PILLOW:
+        with picture_errors(label), decoding():
+            open_picture(data, label)
+
+
+def _checked_size(data: bytes, label: str) -> tuple[int, int]:
+    size = size_in_container(data)
+    if size is None:
+        raise InputError(f"{label}: is truncated or damaged: the end of the file is missing. Copy it again.")
+    check_size(size, label)
+    return size
 
 
 async def encode_images(sources: Sequence[ImageSource], *, max_pixels: int | None = None) -> tuple[InputImage, ...]:
