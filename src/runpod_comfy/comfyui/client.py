@@ -125,6 +125,21 @@ class ComfyUIClient:
         path = f"object_info/{quote(node_class, safe='')}" if node_class else "object_info"
         return self._object(await self._get(path), "object_info")
 
+    async def models(self, folder: str | None = None) -> list[str]:
+        """Return the kinds of models that ComfyUI knows, or the files of one kind: ``GET /models``.
+
+        Raises:
+            NotFound: There is no such kind, or this ComfyUI is too old to tell.
+        """
+        path = f"models/{quote(folder, safe='')}" if folder else "models"
+        try:
+            answer = orjson.loads(await self._get(path))
+        except orjson.JSONDecodeError:
+            answer = None
+        if not isinstance(answer, list):
+            raise ProtocolError(f"{self.origin} answered to models with something that is no list. Is it ComfyUI?")
+        return [each for each in answer if isinstance(each, str)]
+
     async def upload(self, name: str, data: bytes, *, subfolder: str = "", overwrite: bool = True) -> str:
         """Put a file into the input folder and return the name ComfyUI gives it, such as ``photos/00.png``.
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from runpod_comfy.worker.job import MAX_OUTPUT_BYTES, Job, Machine
+from runpod_comfy.worker.job import MAX_OUTPUT_BYTES, Job
 from runpod_comfy.worker.link import ComfyUILink
+from runpod_comfy.worker.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from runpod_comfy.worker.job import Piece
     from runpod_comfy.worker.surroundings import Keeper, OpenStore
 
-__all__ = ["MAX_OUTPUT_BYTES", "Handler", "make_handler"]
+__all__ = ["MAX_OUTPUT_BYTES", "Handler", "make_handler", "native_handler"]
 
 _PIECES_AHEAD = 8
 
@@ -53,15 +54,20 @@ def make_handler(
         max_answer_bytes: How large all pieces together may be as JSON, where RunPod repeats them in ``/status``; None
             sets no limit.
     """
-    machine = Machine(
-        link=ComfyUILink(
-            comfyui_url, comfyui_dir=comfyui_dir, largest_bytes=MAX_OUTPUT_BYTES if open_store is None else None
-        ),
-        keeper=keeper,
-        open_store=open_store,
-        refresh=refresh,
-        max_answer_bytes=max_answer_bytes,
+    largest_bytes = MAX_OUTPUT_BYTES if open_store is None else None
+    return native_handler(
+        Machine(
+            link=ComfyUILink(comfyui_url, comfyui_dir=comfyui_dir, largest_bytes=largest_bytes),
+            keeper=keeper,
+            open_store=open_store,
+            refresh=refresh,
+            max_answer_bytes=max_answer_bytes,
+        )
     )
+
+
+def native_handler(machine: Machine) -> Handler:
+    """Return the handler that answers in native lines, on this machine."""
 
     async def handler(job: dict[str, Any]) -> AsyncGenerator[str | dict[str, str]]:
         pieces: asyncio.Queue[Piece] = asyncio.Queue(_PIECES_AHEAD)

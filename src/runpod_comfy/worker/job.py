@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from runpod_comfy.comfyui.runner import run_batches
 from runpod_comfy.dialects.native import LineWriter
-from runpod_comfy.dialects.native_request import parse_request
-from runpod_comfy.errors import JobFailed, RunpodComfyError, TransportError
+from runpod_comfy.errors import JobFailed, RunpodComfyError
 from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
 from runpod_comfy.results import OutputFile
+from runpod_comfy.worker.describe import wants_description
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from runpod_comfy.events import Event
     from runpod_comfy.submission import Submission
-    from runpod_comfy.worker.link import ComfyUILink
-    from runpod_comfy.worker.surroundings import Keeper, OpenStore, OutputStore
+    from runpod_comfy.worker.machine import Machine
+    from runpod_comfy.worker.surroundings import OutputStore
 
-__all__ = ["MAX_OUTPUT_BYTES", "Job", "Machine", "Piece"]
+__all__ = ["MAX_OUTPUT_BYTES", "Job", "Piece"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,24 +33,7 @@ Piece: TypeAlias = "str | dict[str, str] | None"
 
 _SHOWN_ERROR_CHARS, _SHOWN_TRACEBACK_CHARS = 4000, 20_000
 _ENCODED_AT_ONCE_BYTES = 128 * 1024
-_DEATH_KNOWN_WITHIN_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What all jobs of a worker have in common; see :func:`runpod_comfy.worker.handler.make_handler`."""
-
-    link: ComfyUILink
-    keeper: Keeper | None = None
-    open_store: OpenStore | None = None
-    refresh: Callable[[], None] | None = None
-    max_answer_bytes: int | None = None
-
-    def give_up(self) -> None:
-        """Ask for a fresh worker."""
-        logger.error("ComfyUI cannot be used any more; asking for a fresh worker")
-        if self.refresh is not None:
-            self.refresh()
+_TOO_LARGE = "a job's stream carries 64 MiB for one output; give the worker a bucket, or the request an s3Config"
 
 
 @dataclass(slots=True)
@@ -76,14 +57,11 @@ class Job:
     async def run(self) -> None:
         """Do the job and tell how it went; the last piece is followed by None."""
         try:
-            submission = await asyncio.to_thread(parse_request, self.job.get("input"))
-            logger.info(
-                "job %s: %d batch(es), %d image(s)", self.job_id, submission.batch_count, len(submission.images)
-            )
-            if self.machine.open_store is not None:
-                self.store = await asyncio.to_thread(self.machine.open_store, self.job)
-            await self._run_in_time(submission)
-            self._check_all_sent()
+            body = self.job.get("input")
+            if wants_description(body):
+                await self._send(self.writer.description(await self.machine.describe(body)))
+            else:
+                await self._run(await self.machine.read(body))
             await self._send(self.writer.done(gpu_s=round(self.gpu_s, 3)))
             logger.info("job %s: done, %.1f s of ComfyUI's time", self.job_id, self.gpu_s)
         except RunpodComfyError as exc:
@@ -94,56 +72,23 @@ class Job:
             await self._fail(exc, f"The worker failed: {type(exc).__name__}: {exc}. Its log has the details.")
         await self.pieces.put(None)
 
+    async def _run(self, submission: Submission) -> None:
+        logger.info("job %s: %d batch(es), %d image(s)", self.job_id, submission.batch_count, len(submission.images))
+        if self.machine.open_store is not None:
+            self.store = await asyncio.to_thread(self.machine.open_store, self.job)
+        await self.machine.run(submission, self._tell)
+        self._check_all_sent()
+
     def _check_all_sent(self) -> None:
         if self.unsent:
             raise JobFailed(f"Not sent: {'; '.join(self.unsent)}. Everything else was.")
-
-    async def _run_in_time(self, submission: Submission) -> None:
-        try:
-            async with asyncio.timeout(submission.timeout_s) as limit:
-                await self._run(submission)
-        except TimeoutError as exc:
-            if not limit.expired():
-                raise
-            raise JobFailed(
-                f"The job's own limit of {submission.timeout_s:g} s (timeout_s) is over, waiting for its turn on this "
-                "worker included. Batches that had finished were sent; the others were taken back."
-            ) from exc
-
-    async def _run(self, submission: Submission) -> None:
-        death = await self._server_ready()
-        try:
-            async with self.machine.link.borrow() as client:
-                site = await self.machine.link.site(client)
-                running = run_batches(
-                    client, submission, input_dir=self.machine.link.input_dir(site), site=site, death=death
-                )
-                async with aclosing(running) as events:
-                    async for event in events:
-                        await self._tell(event)
-        except TransportError as exc:
-            if death is not None:
-                # A connection breaks a moment before the process is known to have ended.
-                await asyncio.wait([death], timeout=_DEATH_KNOWN_WITHIN_S)
-                if death.done():
-                    raise JobFailed(death.result()) from exc
-            self.machine.give_up()
-            raise
-
-    async def _server_ready(self) -> asyncio.Future[str] | None:
-        if self.machine.keeper is None:
-            return None
-        try:
-            await self.machine.keeper.ready()
-        except RunpodComfyError:
-            self.machine.give_up()
-            raise
-        return self.machine.keeper.death()
 
     async def _tell(self, event: Event) -> None:
         match event:
             case OutputReady(output=OutputFile() as output) if self.store is not None:
                 await self._keep(output, self.store)
+            case OutputReady(output=OutputFile(size_bytes=size_bytes, name=name)) if size_bytes > MAX_OUTPUT_BYTES:
+                self.unsent.append(f"{name}, {size_bytes / 2**20:,.0f} MiB ({_TOO_LARGE})")
             case OutputReady(output=OutputFile(size_bytes=size_bytes)) if size_bytes > _ENCODED_AT_ONCE_BYTES:
                 # Hashing and encoding megabytes would hold up the loop, and with it the other jobs.
                 await self._send(await asyncio.to_thread(list, self.writer.event(event)))

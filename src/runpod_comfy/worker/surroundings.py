@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-__all__ = ["Keeper", "OpenStore", "OutputStore"]
+__all__ = ["Facts", "Keeper", "OpenStore", "OutputStore"]
 
 
 class Keeper(Protocol):
@@ -49,3 +49,6 @@ OpenStore: TypeAlias = "Callable[[dict[str, Any]], OutputStore | None]"
 
 It blocks, and raises ConfigurationError where what names the store is incomplete.
 """
+
+Facts: TypeAlias = "Callable[[], dict[str, Any]]"
+"""Returns what a description says of the worker itself: under ``worker`` its slots and so on, and further keys."""

@@ -220,6 +220,8 @@ class ComfyUIStandIn:
             ("POST", "/upload/mask", self._upload),
             ("GET", "/object_info", self._object_info),
             ("GET", "/object_info/{name}", self._object_info),
+            ("GET", "/models", self._models),
+            ("GET", "/models/{folder}", self._models),
             ("GET", "/system_stats", self._system_stats),
             ("GET", "/embeddings", self._nothing),
             ("GET", "/extensions", self._nothing),
@@ -324,6 +326,15 @@ class ComfyUIStandIn:
     async def _object_info(self, request: web.Request) -> web.Response:
         name = request.match_info.get("name")
         return _json({each: kind.described(each) for each, kind in NODE_TYPES.items() if name in {None, each}})
+
+    async def _models(self, request: web.Request) -> web.Response:
+        folder = request.match_info.get("folder")
+        models = self.folder / "models"
+        if folder is None:
+            return _json(sorted(each.name for each in models.glob("*/")))
+        if not (models / folder).is_dir():
+            return web.Response(status=404)
+        return _json(sorted(each.name for each in (models / folder).iterdir()))
 
     async def _system_stats(self, _: web.Request) -> web.Response:
         argv = ["main.py", *(["--base-directory", str(self.folder)] if self._show_folder else [])]
