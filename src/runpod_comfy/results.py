@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from runpod_comfy.errors import InputError
 from runpod_comfy.media.files import safe_output_path, write_new
+from runpod_comfy.media.formats import media_type_of
 from runpod_comfy.media.pictures import decoding, open_picture, picture_errors
 
 if TYPE_CHECKING:
@@ -22,7 +23,16 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-__all__ = ["Origin", "Output", "OutputFile", "OutputText", "Timings", "WorkflowOutputImage", "WorkflowResult"]
+__all__ = [
+    "Origin",
+    "Output",
+    "OutputElsewhere",
+    "OutputFile",
+    "OutputText",
+    "Timings",
+    "WorkflowOutputImage",
+    "WorkflowResult",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +77,13 @@ class OutputFile:
     media_type: str = "application/octet-stream"
     origin: Origin = _NOWHERE
     path: Path | None = None
+
+    def but(self, *, name: str | None = None, origin: Origin | None = None) -> Self:
+        """Return this output under another name or of another origin; where a file holds its bytes, it is not read."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        vars(other).update(name=name or self.name, origin=origin or self.origin)
+        return other
 
     def kept_at(self, path: Path) -> Self:
         """Return this output without its bytes, which are in that file."""
@@ -157,6 +174,49 @@ class OutputText:
     origin: Origin = _NOWHERE
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputElsewhere:
+    """An output that an answer names and does not hold; whoever reads the answer fetches it.
+
+    Attributes:
+        url: Where it is; whoever has it has the file, so it is kept out of ``repr``.
+        name: As of :class:`OutputFile`, and so are ``subfolder`` and ``origin``.
+        kind: As of :class:`OutputFile`, or None where the worker does not say.
+        media_type: Likewise.
+        size_bytes: How many bytes it has, or None where the worker does not say.
+        sha256: Their SHA-256, in hexadecimal, or None where the worker does not say.
+    """
+
+    url: str = field(repr=False)
+    name: str
+    subfolder: str | None = None
+    kind: str | None = None
+    media_type: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    origin: Origin = _NOWHERE
+
+    def with_data(self, data: bytes) -> OutputFile:
+        """Return the output with its bytes.
+
+        Raises:
+            ValueError: They are not what the worker said they would be.
+        """
+        if self.size_bytes not in {None, len(data)} or self.sha256 not in {None, hashlib.sha256(data).hexdigest()}:
+            raise ValueError(f"{self.name} is damaged")
+        media_type = self.media_type or media_type_of(data) or "application/octet-stream"
+        is_picture = self.kind in {None, "images"} and media_type.startswith("image/") and media_type != "image/heic"
+        make = WorkflowOutputImage if is_picture else OutputFile
+        return make(
+            name=self.name,
+            data=data,
+            subfolder=self.subfolder,
+            kind=self.kind or "images",
+            media_type=media_type,
+            origin=self.origin,
+        )
+
+
 Output: TypeAlias = WorkflowOutputImage | OutputFile | OutputText
 
 
@@ -183,7 +243,9 @@ class WorkflowResult(list[WorkflowOutputImage]):
     Attributes:
         files: Outputs that are not pictures (videos, sounds, latents, …).
         texts: Texts that nodes reported.
-        job_id: RunPod's id of the job, or None where there was none.
+        job_id: RunPod's id of the job, or None where there was none; of several jobs, the last.
+        job_ids: All of them, where the work was split.
+        places: Where it ran, as ``WorkflowExecutor.connect`` takes it.
         submission_id: Our own id of the submission.
         seeds: The seed of each batch.
         timings: How long it took.
@@ -197,6 +259,8 @@ class WorkflowResult(list[WorkflowOutputImage]):
         files: Iterable[OutputFile] = (),
         texts: Iterable[OutputText] = (),
         job_id: str | None = None,
+        job_ids: Iterable[str] = (),
+        places: Iterable[str] = (),
         submission_id: str | None = None,
         seeds: Iterable[int] = (),
         timings: Timings | None = None,
@@ -206,6 +270,8 @@ class WorkflowResult(list[WorkflowOutputImage]):
         self.files = list(files)
         self.texts = list(texts)
         self.job_id = job_id
+        self.job_ids = tuple(job_ids)
+        self.places = tuple(places)
         self.submission_id = submission_id
         self.seeds = tuple(seeds)
         self.timings = timings or Timings()
