@@ -70,7 +70,7 @@ def test_a_saved_workflow_runs_with_ones_own_photo_in_two_commands(cli, saved, c
     assert done.code == 0, done.err
     with Image.open(done.lines[0]) as picture:
         graph = json.loads(picture.text["prompt"])
-    assert graph["1"]["inputs"]["image"].endswith("/00.jpg")
+    assert graph["1"]["inputs"]["image"].endswith("00.jpg")
     assert graph["3"]["inputs"]["filename_prefix"] == "mine"
 
 
