@@ -37,7 +37,7 @@ def test_defaults_fill_what_is_not_given():
         ("steps", "20", "a whole number"),
         ("steps", 2.5, "a whole number"),
         ("steps", True, "a whole number"),
-        ("prompt", 5, "a text"),
+        ("prompt", True, "a text"),
         ("prompt", None, "a text"),
         ("sampler", "eular", "one of euler, heun"),
         ("flag", 1, "true or false"),
@@ -50,12 +50,16 @@ def test_a_value_of_the_wrong_type_or_out_of_range_is_refused_with_what_is_taken
 
 def test_all_values_that_are_refused_are_named_at_once():
     with pytest.raises(TemplateError, match=r"prompt.*steps"):
-        WorkflowTemplate.from_string(TEXT).render(prompt=1, steps=0)
+        WorkflowTemplate.from_string(TEXT).render(prompt=None, steps=0)
 
 
 def test_a_whole_number_may_be_written_as_a_fraction_and_a_fraction_as_a_whole_number():
     assert WorkflowTemplate.from_string(TEXT).render(steps=3.0)["steps"] == 3
     assert Declaration(name="x", type="float").check(3) == 3
+
+
+def test_a_number_may_stand_where_a_text_is_wanted():
+    assert WorkflowTemplate.from_string(TEXT).render(prompt=1999)["text"] == "1999"
 
 
 def test_declarations_may_stand_beside_the_template_but_not_twice(tmp_path):

@@ -118,6 +118,8 @@ def _property(each: Declaration) -> dict[str, Any]:
 def _as_text(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):  # tables know no types: the year 1999
+        return str(value)
     return value if isinstance(value, str) else ABSENT
 
 

@@ -183,8 +183,13 @@ def test_every_node_that_cannot_be_converted_is_named_with_the_nearest_type(info
     ],
 )
 def test_a_broken_file_ends_in_an_error_of_ours_or_not_at_all(nodes, info):
+    for links in ([None, [1], {"id": 2}], True, None):
+        _convert_or_refuse({"nodes": nodes, "links": links, "extra": [], "definitions": 3}, info)
+
+
+def _convert_or_refuse(data, info):
     try:
-        convert_saved({"nodes": nodes, "links": [None, [1], {"id": 2}], "extra": [], "definitions": 3}, info)
+        convert_saved(data, info)
     except WorkflowGraphError as exc:
         assert "ComfyUI" in str(exc)  # noqa: PT017 - either way is right
 

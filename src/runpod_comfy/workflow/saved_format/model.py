@@ -168,10 +168,10 @@ def _graph(data: Mapping[str, Any], source: str) -> SavedGraph:
     if not isinstance(nodes, list):
         raise WorkflowGraphError(f"{source}: a subgraph in it has no nodes. Save it again in ComfyUI.")
     read = [read_node(each, source=source) for each in nodes]
-    name = data.get("name")
+    name, links = data.get("name"), data.get("links")
     return SavedGraph(
         nodes={node.node_id: node for node in sorted(read, key=lambda node: node.order)},
-        wires=dict(filter(None, map(_wire, data.get("links") or ()))),
+        wires=dict(filter(None, map(_wire, links if isinstance(links, list) else ()))),
         name=name if isinstance(name, str) else "",
         inputs=tuple(_port(each) for each in _dicts(data.get("inputs"))),
         outputs=tuple(_port(each) for each in _dicts(data.get("outputs"))),
