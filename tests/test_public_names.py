@@ -7,11 +7,17 @@ import sys
 import pytest
 
 import runpod_comfy
-from runpod_comfy import ComfyServerWorkflowExecutor, LocalWorkflowExecutor, RunpodComfyWorkflowExecutor, errors
+from runpod_comfy import (
+    ComfyServerWorkflowExecutor,
+    FallbackExecutor,
+    LocalWorkflowExecutor,
+    RunpodComfyWorkflowExecutor,
+    errors,
+)
 from runpod_comfy.executors.handle import WorkflowHandle
 from runpod_comfy.executors.request import workflow_request
 
-EXECUTORS = [ComfyServerWorkflowExecutor, LocalWorkflowExecutor, RunpodComfyWorkflowExecutor]
+EXECUTORS = [ComfyServerWorkflowExecutor, FallbackExecutor, LocalWorkflowExecutor, RunpodComfyWorkflowExecutor]
 HEAVY = ["runpod", "aiohttp", "PIL", "jinja2", "orjson", "asyncio", "rich", "click"]
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from runpod_comfy.events import BatchFinished, Event, Finished, OutputReady, Progress, Queued, Started, Warned
     from runpod_comfy.executors.base import WorkflowExecutor
     from runpod_comfy.executors.comfyui import ComfyServerWorkflowExecutor
+    from runpod_comfy.executors.fallback import FallbackExecutor
     from runpod_comfy.executors.handle import WorkflowHandle
     from runpod_comfy.executors.local import LocalWorkflowExecutor
     from runpod_comfy.executors.runpod import RunpodComfyWorkflowExecutor
@@ -57,6 +58,7 @@ __all__ = [
     "ComfyServerWorkflowExecutor",
     "ConfigurationError",
     "Event",
+    "FallbackExecutor",
     "Finished",
     "InputError",
     "JobCancelled",
@@ -108,6 +110,7 @@ _HOME_OF = {
     "Warned": "runpod_comfy.events",
     "WorkflowExecutor": "runpod_comfy.executors.base",
     "ComfyServerWorkflowExecutor": "runpod_comfy.executors.comfyui",
+    "FallbackExecutor": "runpod_comfy.executors.fallback",
     "WorkflowHandle": "runpod_comfy.executors.handle",
     "LocalWorkflowExecutor": "runpod_comfy.executors.local",
     "RunpodComfyWorkflowExecutor": "runpod_comfy.executors.runpod",

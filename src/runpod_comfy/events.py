@@ -24,9 +24,11 @@ class Queued:
 
     Attributes:
         job_id: RunPod's id of the job (on a ComfyUI server: our submission id).
+        place: Where it runs, as ``WorkflowExecutor.connect`` takes it, or None where that is not known.
     """
 
     job_id: str
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,13 @@ class OutputFile:
     origin: Origin = _NOWHERE
     path: Path | None = None
 
+    def but(self, *, name: str | None = None, origin: Origin | None = None) -> Self:
+        """Return this output under another name or of another origin; where a file holds its bytes, it is not read."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        vars(other).update(name=name or self.name, origin=origin or self.origin)
+        return other
+
     def kept_at(self, path: Path) -> Self:
         """Return this output without its bytes, which are in that file."""
         kept = object.__new__(type(self))
@@ -236,7 +243,9 @@ class WorkflowResult(list[WorkflowOutputImage]):
     Attributes:
         files: Outputs that are not pictures (videos, sounds, latents, …).
         texts: Texts that nodes reported.
-        job_id: RunPod's id of the job, or None where there was none.
+        job_id: RunPod's id of the job, or None where there was none; of several jobs, the last.
+        job_ids: All of them, where the work was split.
+        places: Where it ran, as ``WorkflowExecutor.connect`` takes it.
         submission_id: Our own id of the submission.
         seeds: The seed of each batch.
         timings: How long it took.
@@ -250,6 +259,8 @@ class WorkflowResult(list[WorkflowOutputImage]):
         files: Iterable[OutputFile] = (),
         texts: Iterable[OutputText] = (),
         job_id: str | None = None,
+        job_ids: Iterable[str] = (),
+        places: Iterable[str] = (),
         submission_id: str | None = None,
         seeds: Iterable[int] = (),
         timings: Timings | None = None,
@@ -259,6 +270,8 @@ class WorkflowResult(list[WorkflowOutputImage]):
         self.files = list(files)
         self.texts = list(texts)
         self.job_id = job_id
+        self.job_ids = tuple(job_ids)
+        self.places = tuple(places)
         self.submission_id = submission_id
         self.seeds = tuple(seeds)
         self.timings = timings or Timings()

@@ -281,18 +281,21 @@ def test_a_job_over_runpods_time_says_which_limit(make_endpoint, lines):
 @pytest.mark.parametrize(
     "output",
     [
-        {"images": [{"filename": "a.png", "type": "base64", "data": "iVBOR"}]},
-        {"status": "success", "message": "iVBOR"},
         {"text": "I am a language model"},
+        {"images": ["https://cdn.example/a.png"]},
         "just a string",
+        "<!doctype html><p>Bad gateway",
+        [{"choices": [{"tokens": ["hello"]}]}],
+        ["a", "b\n"],
+        42,
     ],
-    ids=["worker-comfyui 5", "worker-comfyui 3", "text model", "string"],
+    ids=["text model", "other images", "string", "page", "vLLM", "list of strings", "number"],
 )
 def test_an_endpoint_of_another_kind_is_recognised(make_endpoint, output):
     async def handler(_):
         return output
 
-    with pytest.raises(ProtocolError, match="another"):
+    with pytest.raises(ProtocolError, match=r"another kind|for something else"):
         make_endpoint(handler).executor().submit_workflow(TEMPLATE)
 
 

@@ -16,10 +16,14 @@ from runpod_comfy.workflow.graph import Graph
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["called", "execution_failure", "nearest_class", "node_error_texts", "refusal"]
+__all__ = ["ServerRestarted", "called", "execution_failure", "nearest_class", "node_error_texts", "refusal"]
 
 _SHOWN_CHARS = 300
 _SHOWN_NODES = 5
+
+
+class ServerRestarted(JobFailed):
+    """ComfyUI has forgotten the prompts that it had accepted."""
 
 
 def refusal(body: Mapping[str, Any], graph: dict[str, Any]) -> JobFailed:

@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runpod_comfy.comfyui.failures import ServerRestarted
 from runpod_comfy.comfyui.messages import Connected, Lost, PromptEnded
 from runpod_comfy.comfyui.outputs import HistoryEntry
-from runpod_comfy.errors import JobCancelled, JobFailed, ProtocolError, RunpodComfyError, ServerError, TransportError
+from runpod_comfy.errors import JobCancelled, ProtocolError, RunpodComfyError, ServerError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,7 +232,7 @@ class PromptFollower:
 
     def _gone(self) -> RunpodComfyError:
         if self._was_lost or not self._connected:
-            return JobFailed(
+            return ServerRestarted(
                 f"ComfyUI at {self._client.origin} no longer knows the prompt: it was restarted, most likely after a "
                 "crash, and its log says why. Run the workflow again."
             )

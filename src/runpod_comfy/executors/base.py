@@ -71,6 +71,35 @@ class WorkflowExecutor(ABC):
         self._ended_by_close: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.preflight = True
 
+    @classmethod
+    def connect(cls, target: str, **options: Any) -> WorkflowExecutor:
+        """Return the executor for a place, named in one string.
+
+        >>> executor = WorkflowExecutor.connect("runpod://4m7x2k9q", batch_size=8)  # doctest: +SKIP
+        >>> executor = WorkflowExecutor.connect("http://127.0.0.1:8188", batch_size=8)  # doctest: +SKIP
+        >>> executor = WorkflowExecutor.connect("local", batch_size=8)  # doctest: +SKIP
+
+        Args:
+            target: ``runpod://<ENDPOINT_ID>``, the address of a ComfyUI server, or ``local`` for the local stand-in.
+            options: What the executor of that kind takes.
+
+        Raises:
+            ConfigurationError: It is none of these, or that executor does not take one of the options.
+        """
+        from runpod_comfy.executors.connect import connect  # noqa: PLC0415 - it names all subclasses
+
+        return connect(target, options)
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where workflows run, as :meth:`connect` takes it."""
+
+    @property
+    def max_concurrent_jobs(self) -> int | None:
+        """How many jobs are under way at once; None means without bound."""
+        return self._slots.most
+
     @request_method(workflow_request)
     def submit_workflow(self, request: WorkflowRequest) -> WorkflowResult:
         """Run a workflow, wait, and return its images. Ctrl-C cancels the job."""

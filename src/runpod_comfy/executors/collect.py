@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from runpod_comfy.events import BatchFinished, OutputReady, Queued, Started, Warned
 from runpod_comfy.results import OutputFile, OutputText, Timings, WorkflowOutputImage, WorkflowResult
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from runpod_comfy.events import Event
 
 __all__ = ["Collector"]
+
+_T = TypeVar("_T", bound=OutputFile | OutputText)
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +29,11 @@ class Collector:
     images: list[WorkflowOutputImage] = field(default_factory=list)
     files: list[OutputFile] = field(default_factory=list)
     texts: list[OutputText] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)
+    seeds: dict[int, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     job_id: str | None = None
+    job_ids: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)
 
     def add(self, event: Event | Timings) -> None:
@@ -37,13 +41,16 @@ class Collector:
         match event:
             case OutputReady(output=output):
                 self._add_output(output)
-            case Queued(job_id=job_id):
+            case Queued(job_id=job_id, place=place):
                 self.job_id = job_id
+                self.job_ids.append(job_id)
+                if place is not None and place not in self.places:
+                    self.places.append(place)
             case Started(queue_s=float(queue_s)):
                 self.timings = replace(self.timings, queue_s=queue_s)
-            case BatchFinished(seed=seed, gpu_s=gpu_s):
+            case BatchFinished(batch=batch, seed=seed, gpu_s=gpu_s):
                 if seed is not None:
-                    self.seeds.append(seed)
+                    self.seeds[batch] = seed
                 if gpu_s is not None:
                     self.timings = replace(self.timings, gpu_s=(self.timings.gpu_s or 0.0) + gpu_s)
             case Warned(message=message):
@@ -60,12 +67,14 @@ class Collector:
     def result(self, *, total_s: float | None = None) -> WorkflowResult:
         """Return what has arrived so far."""
         return WorkflowResult(
-            self.images,
-            files=self.files,
-            texts=self.texts,
+            _by_batch(self.images),
+            files=_by_batch(self.files),
+            texts=_by_batch(self.texts),
             job_id=self.job_id,
+            job_ids=self.job_ids,
+            places=self.places,
             submission_id=self.submission_id,
-            seeds=self.seeds,
+            seeds=[seed for _, seed in sorted(self.seeds.items())],
             timings=replace(self.timings, total_s=total_s),
             warnings=self.warnings,
         )
@@ -78,6 +87,13 @@ class Collector:
                 self.files.append(output)
             case OutputText():
                 self.texts.append(output)
+
+
+def _by_batch(outputs: list[_T]) -> list[_T]:
+    """Sort by batch, as far as workers say: several jobs' outputs come as each is done."""
+    if any(output.origin.batch is None for output in outputs):
+        return outputs
+    return sorted(outputs, key=lambda output: output.origin.batch or 0)
 
 
 def _merged(old: Timings, new: Timings) -> Timings:

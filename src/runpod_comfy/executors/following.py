@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from runpod_comfy.dialects.native import NativeReader
+from runpod_comfy.dialects.answer import AnswerReader
 from runpod_comfy.events import Started, Warned
 from runpod_comfy.executors.elsewhere import with_fetched_outputs
 from runpod_comfy.executors.outcome import judge
@@ -16,8 +16,9 @@ from runpod_comfy.serverless.api import JobStatus
 from runpod_comfy.serverless.watch import watch_job
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
+    from runpod_comfy.dialects.base import Heard
     from runpod_comfy.events import Event
     from runpod_comfy.executors.shelf import Shelf
     from runpod_comfy.serverless.connect import EndpointLink
@@ -28,26 +29,29 @@ __all__ = ["follow_job"]
 _FINAL_STATUS_GRACE_S = 0.5
 
 
-async def follow_job(link: EndpointLink, job_id: str, *, shelf: Shelf | None = None) -> AsyncGenerator[Event | Timings]:
+async def follow_job(
+    link: EndpointLink, job_id: str, *, reader: AnswerReader | None = None, shelf: Shelf | None = None
+) -> AsyncGenerator[Event | Timings]:
     """Yield what a job does until it has ended and everything is here, outputs in a bucket included.
 
     Args:
-        link: The endpoint.
+        link: The endpoint; it is noted there who answered.
         job_id: The job.
+        reader: A fresh reader of its answer; None takes one that knows nothing of the request.
         shelf: Where files go as they arrive, or None to keep them in memory.
 
     Raises:
         JobError: It ended otherwise (see ``outcome.judge``); the partial result is for the caller to add.
     """
-    async with aclosing(with_fetched_outputs(_follow(link, job_id, shelf), job_id, shelf=shelf)) as events:
+    reader = reader or AnswerReader()
+    async with aclosing(with_fetched_outputs(_follow(link, job_id, reader, shelf), job_id, shelf=shelf)) as events:
         async for event in events:
             yield event
 
 
 async def _follow(
-    link: EndpointLink, job_id: str, shelf: Shelf | None
-) -> AsyncGenerator[Event | Timings | OutputElsewhere]:
-    reader = NativeReader()
+    link: EndpointLink, job_id: str, reader: AnswerReader, shelf: Shelf | None
+) -> AsyncGenerator[Heard | Timings]:
     status: JobStatus | None = None
     started = False
     async with aclosing(_updates(link, job_id, reader, shelf)) as updates:
@@ -62,9 +66,11 @@ async def _follow(
                     for event in read.told():
                         yield event
     if status is not None:
-        for event in (await asyncio.to_thread(_read_again, reader, shelf, status)).told():
+        rest = await asyncio.to_thread(_read, lambda: reader.finish(status.output, status.error), reader, shelf)
+        for event in rest.told():
             yield event
         yield Timings(queue_s=status.delay_s, execution_s=status.execution_s, gpu_s=reader.gpu_s)
+    _remember(link, reader)
     error = judge(job_id, status, reader)
     if error is not None:
         error.endpoint_id = link.api.endpoint_id
@@ -77,22 +83,22 @@ async def _follow(
 class _Read:
     """What some outputs said, what kept the next one from being read, if anything did, and whether all is here now."""
 
-    events: list[Event | OutputElsewhere] = field(default_factory=list)
+    events: list[Heard] = field(default_factory=list)
     error: Exception | None = None
     complete: bool = False
 
-    def told(self) -> Iterator[Event | OutputElsewhere]:
+    def told(self) -> Iterator[Heard]:
         """Yield the events, then raise the error."""
         yield from self.events
         if self.error is not None:
             raise self.error
 
 
-def _read(reader: NativeReader, shelf: Shelf | None, outputs: list[Any]) -> _Read:
-    """Decode outputs and put away what they hold; for a thread, one call at a time for each job."""
+def _read(bring: Callable[[], Iterator[Heard]], reader: AnswerReader, shelf: Shelf | None) -> _Read:
+    """Decode what the reader brings and put away what they hold; for a thread, one call at a time for each job."""
     read = _Read()
     try:
-        for event in _events(reader, outputs):
+        for event in bring():
             if shelf is None or isinstance(event, OutputElsewhere):
                 read.events.append(event)
             else:
@@ -103,21 +109,14 @@ def _read(reader: NativeReader, shelf: Shelf | None, outputs: list[Any]) -> _Rea
     return read
 
 
-def _read_again(reader: NativeReader, shelf: Shelf | None, status: JobStatus) -> _Read:
-    """Read from ``/status`` what ``/stream`` did not bring; a worker keeps it there only when told to."""
-    if reader.complete or not isinstance(status.output, list) or not (reader.numbered or not reader.lines):
-        return _Read()
-    reader.start_over()
-    return _read(reader, shelf, status.output)
-
-
-def _events(reader: NativeReader, outputs: list[Any]) -> Iterator[Event | OutputElsewhere]:
-    for piece in outputs:
-        yield from reader.feed(piece)
+def _remember(link: EndpointLink, reader: AnswerReader) -> None:
+    if reader.kind is not None:
+        link.habits.worker = reader.kind
+        link.habits.uses_bucket = reader.uses_bucket
 
 
 async def _updates(
-    link: EndpointLink, job_id: str, reader: NativeReader, shelf: Shelf | None
+    link: EndpointLink, job_id: str, reader: AnswerReader, shelf: Shelf | None
 ) -> AsyncGenerator[Update[_Read]]:
     """Yield RunPod's updates, until the end or, with the last line here, a moment for RunPod's figures."""
     ended = complete = False
@@ -125,7 +124,7 @@ async def _updates(
         link.api,
         job_id,
         habits=link.habits,
-        take=lambda outputs: _read(reader, shelf, outputs),
+        take=lambda outputs: _read(lambda: reader.feed(outputs), reader, shelf),
         whole=lambda: reader.complete,
     )
     async with aclosing(watch) as updates:

@@ -18,6 +18,7 @@ from runpod_comfy.results import Timings
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
+    from runpod_comfy.dialects.answer import AnswerReader
     from runpod_comfy.events import Event
     from runpod_comfy.executors.shelf import Shelf
     from runpod_comfy.results import WorkflowResult
@@ -46,13 +47,14 @@ class WorkflowHandle:
         connect: Callable[[], Awaitable[EndpointLink]],
         seeds: tuple[int, ...] = (),
         submission_id: str = "",
+        reader: AnswerReader | None = None,
         shelf: Shelf | None = None,
     ) -> None:
         self.job_id = job_id
         self.endpoint_id = endpoint_id
         self.seeds = seeds
         self._connect = connect
-        self._log = _EventLog(submission_id, shelf)
+        self._log = _EventLog(submission_id, reader, shelf)
 
     def __repr__(self) -> str:
         return f"WorkflowHandle(job_id={self.job_id!r}, endpoint={self.endpoint_id!r})"
@@ -130,8 +132,9 @@ class WorkflowHandle:
 class _EventLog:
     """Everything a job did, kept while it is read in the background, for any number of readers."""
 
-    def __init__(self, submission_id: str, shelf: Shelf | None) -> None:
+    def __init__(self, submission_id: str, reader: AnswerReader | None, shelf: Shelf | None) -> None:
         self.collector = Collector(submission_id=submission_id)
+        self._reader = reader
         self._shelf = shelf
         self._events: list[Event] = []
         self._error: BaseException | None = None
@@ -171,7 +174,7 @@ class _EventLog:
     async def _read(self, connect: Callable[[], Awaitable[EndpointLink]], job_id: str) -> None:
         started_s = time.monotonic()
         try:
-            async with aclosing(follow_job(await connect(), job_id, shelf=self._shelf)) as events:
+            async with aclosing(follow_job(await connect(), job_id, reader=self._reader, shelf=self._shelf)) as events:
                 async for event in events:
                     if isinstance(event, Timings):
                         self.collector.add(event)

@@ -119,6 +119,11 @@ class LocalWorkflowExecutor(RunpodComfyWorkflowExecutor):
         self._comfyui_url = comfyui_url
         self._key = object()
 
+    @property
+    def place(self) -> str:
+        """The word ``local``."""
+        return "local"
+
     def __repr__(self) -> str:
         return f"LocalWorkflowExecutor(batch_size={self.batch_size}, comfyui_url={self._comfyui_url!r})"
 

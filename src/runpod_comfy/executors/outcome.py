@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from runpod_comfy.errors import JobCancelled, JobFailed, JobTimedOut, OutputLost, ProtocolError
 
 if TYPE_CHECKING:
-    from runpod_comfy.dialects.native import NativeReader
+    from runpod_comfy.dialects.answer import AnswerReader
     from runpod_comfy.errors import JobError, RunpodComfyError
     from runpod_comfy.serverless.api import JobStatus
 
 __all__ = ["judge"]
 
 
-def judge(job_id: str, status: JobStatus | None, reader: NativeReader) -> RunpodComfyError | None:
+def judge(job_id: str, status: JobStatus | None, reader: AnswerReader) -> RunpodComfyError | None:
     """Return the error that a job's end amounts to, or None where everything arrived.
 
     The worker's own lines weigh more than RunPod's state: with its last line and all before it here, the result is
@@ -61,11 +61,17 @@ def _failed(job_id: str, error: str | None) -> JobFailed:
     return JobFailed(f"Job {job_id} failed: {text}", traceback=traceback, job_id=job_id)
 
 
-def _incomplete(job_id: str, output: Any, reader: NativeReader) -> JobError | ProtocolError | None:
-    if reader.foreign and not reader.lines:
+def _incomplete(job_id: str, output: Any, reader: AnswerReader) -> JobError | ProtocolError | None:
+    if reader.foreign:
         return ProtocolError(
-            f"The worker of job {job_id} streamed {reader.foreign}, which is no line of the native format. The "
-            "endpoint runs another kind of worker; deploy this project's.",
+            f"The worker of job {job_id} streamed {reader.foreign}, which is nothing that a ComfyUI worker known here "
+            f"says. {_REMEDY}",
+            job_id=job_id,
+        )
+    if reader.kind is None and output not in (None, "", [], {}):
+        return ProtocolError(
+            f"Job {job_id} ended with {_shape(output)} for an answer, which no ComfyUI worker known here gives. "
+            f"{_REMEDY}",
             job_id=job_id,
         )
     loss = reader.describe_loss()
@@ -75,29 +81,26 @@ def _incomplete(job_id: str, output: Any, reader: NativeReader) -> JobError | Pr
             "the same seed=.",
             job_id=job_id,
         )
-    if reader.lines:
+    if reader.kind is not None:
         # A worker that does not number its lines: all of them were readable, and RunPod says that it is done.
         return None
-    if isinstance(output, (dict, str)) and output:
-        return ProtocolError(
-            f"Job {job_id} ended with an answer in another format ({_dialect(output)}). This executor needs a worker "
-            "that streams the native format; deploy this project's worker on the endpoint.",
-            job_id=job_id,
-        )
     return OutputLost(
-        f"Job {job_id} is COMPLETED and has no output. Either its result was over RunPod's limit (10 MB after /run), "
-        "or another reader took its stream, or the endpoint's worker does not stream. The endpoint's logs say which.",
+        f"Job {job_id} is COMPLETED and has no output. Either its result was over RunPod's limit (10 MB after /run: "
+        "take a smaller batch_size= or max_batches_per_job=, or give the endpoint a bucket), or another reader took "
+        "its stream, or the endpoint runs no worker for ComfyUI. The endpoint's logs say which.",
         job_id=job_id,
     )
 
 
-def _dialect(output: dict[str, Any] | str) -> str:
+_REMEDY = (
+    "Is it an endpoint for something else, such as a language model? Name one that runs this project's worker or "
+    "RunPod's worker-comfyui."
+)
+
+
+def _shape(output: Any) -> str:
+    if isinstance(output, dict):
+        return "an object with the keys " + ", ".join(sorted(map(str, output))[:6])
     if isinstance(output, str):
-        return "a string"
-    images = output.get("images")
-    if (isinstance(images, list) and "type" in str(images[:1])[:200]) or output.get("status") in {
-        "success",
-        "success_no_images",
-    }:
-        return "that of RunPod's worker-comfyui"
-    return "an object with the keys " + ", ".join(sorted(map(str, output))[:6])
+        return "a web page" if output.lstrip()[:1] == "<" else "a string"
+    return "a list" if isinstance(output, list) else "a number"

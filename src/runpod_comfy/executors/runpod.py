@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from runpod_comfy import _loop
-from runpod_comfy.events import Queued
+from runpod_comfy.dialects.answer import AnswerReader
+from runpod_comfy.dialects.base import WorkerKind
+from runpod_comfy.errors import ConfigurationError
 from runpod_comfy.executors.base import WorkflowExecutor
-from runpod_comfy.executors.cancelling import ownership
-from runpod_comfy.executors.following import follow_job
 from runpod_comfy.executors.handle import WorkflowHandle
+from runpod_comfy.executors.jobs import Jobs
+from runpod_comfy.executors.plan import plan_jobs
 from runpod_comfy.executors.request import request_method, workflow_request
 from runpod_comfy.executors.sending import send_job
 from runpod_comfy.executors.shelf import Shelf
@@ -38,7 +40,7 @@ DEFAULT_MAX_CONCURRENT_JOBS = PUBLISHED_LIMITS["status"].per_window // 2
 
 
 class RunpodComfyWorkflowExecutor(WorkflowExecutor):
-    """Runs workflows on a RunPod Serverless endpoint that runs this project's worker, or one of the same wire format.
+    """Runs workflows on a RunPod Serverless endpoint with this project's worker, or with RunPod's worker-comfyui.
 
     >>> executor = RunpodComfyWorkflowExecutor(endpoint="4m7x2k9q", batch_size=8)  # doctest: +SKIP
     >>> images = executor.submit_workflow(WorkflowTemplate("portrait.json.jinja"), ["me.jpg"], num_samples=16)
@@ -51,9 +53,13 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         base_url: Another address of RunPod's API; None reads ``RUNPOD_ENDPOINT_BASE_URL``.
         max_concurrent_jobs: How many jobs are under way at once; further calls wait, and hold no image meanwhile. By
             default as many as can each be asked about every five seconds within RunPod's rate limits: 1,000.
+        max_batches_per_job: Split work of more batches into several jobs, which run side by side.
+        worker: What the endpoint runs: ``native`` (this project's worker, or one of its wire format),
+            ``worker-comfyui`` (RunPod's, from 4.1 on) or ``worker-comfyui-4`` (older ones). ``auto`` lets the first
+            answer tell, and remembers it: the first job is one that each of them understands.
 
     Raises:
-        ConfigurationError: No key or no endpoint was given, or one of them cannot be right.
+        ConfigurationError: No key or no endpoint was given, or an argument cannot be right.
     """
 
     def __init__(
@@ -64,14 +70,27 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         api_key: str | None = None,
         base_url: str | None = None,
         max_concurrent_jobs: int = DEFAULT_MAX_CONCURRENT_JOBS,
+        max_batches_per_job: int | None = None,
+        worker: WorkerKind | Literal["auto"] = "auto",
     ) -> None:
         super().__init__(batch_size=batch_size, max_concurrent_jobs=max_concurrent_jobs)
+        if max_batches_per_job is not None and (type(max_batches_per_job) is not int or max_batches_per_job < 1):
+            raise ConfigurationError(
+                f"max_batches_per_job is {max_batches_per_job!r}; it takes a whole number of at least 1, or None."
+            )
+        self._max_batches_per_job = max_batches_per_job
+        self._worker = _known_worker(worker)
         self._settings = EndpointSettings.resolve(endpoint=endpoint, api_key=api_key, base_url=base_url)
 
     @property
     def endpoint_id(self) -> str:
         """The endpoint's id."""
         return self._settings.endpoint_id
+
+    @property
+    def place(self) -> str:
+        """The endpoint, as ``runpod://<ENDPOINT_ID>``."""
+        return f"runpod://{self.endpoint_id}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(endpoint={self.endpoint_id!r}, batch_size={self.batch_size})"
@@ -124,24 +143,51 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         shelf = None if request.output_dir is None else Shelf.open(request.output_dir)
         async with bodies().lend(estimated_body_bytes(request.input_images)):
             submission = await self._prepare(request)
-            job_id = await send_job(await self._connect(), submission, timeout_s=request.timeout_s)
+            link = await self._connect()
+            worker = self._worker or link.habits.worker
+            plan = plan_jobs(
+                submission,
+                worker=worker,
+                max_batches_per_job=self._max_batches_per_job,
+                uses_bucket=link.habits.uses_bucket,
+            )
+            if len(plan.jobs) > 1:
+                raise ConfigurationError(
+                    f"A handle is one job's, and {plan.warnings[-1]} Ask for fewer samples, or use submit_workflow."
+                )
+            job_id, layout = await send_job(link, submission, timeout_s=request.timeout_s, worker=worker)
         return WorkflowHandle(
             job_id,
             endpoint_id=self.endpoint_id,
             connect=self._connect,
             seeds=submission.seeds,
             submission_id=submission.submission_id,
+            reader=AnswerReader(layout, batch_count=submission.batch_count),
             shelf=shelf,
         )
 
     async def _run(
         self, submission: Submission, request: WorkflowRequest, shelf: Shelf | None
     ) -> AsyncGenerator[Event | Timings]:
-        link = await self._connect()
-        job_id = await send_job(link, submission, timeout_s=request.timeout_s)
+        jobs = Jobs(
+            await self._connect(),
+            place=self.place,
+            worker=self._worker,
+            max_batches_per_job=self._max_batches_per_job,
+            timeout_s=request.timeout_s,
+            shelf=shelf,
+        )
+        run = jobs.run(submission)
         del submission
-        async with ownership(link, job_id):
-            yield Queued(job_id=job_id)
-            async with aclosing(follow_job(link, job_id, shelf=shelf)) as events:
-                async for event in events:
-                    yield event
+        async with aclosing(run):
+            async for event in run:
+                yield event
+
+
+def _known_worker(worker: str) -> WorkerKind | None:
+    """Return which worker was named, or None for ``auto``."""
+    if worker != "auto" and worker not in get_args(WorkerKind):
+        raise ConfigurationError(
+            f"worker is {worker!r}; it takes 'auto', {', '.join(map(repr, get_args(WorkerKind)))}."
+        )
+    return None if worker == "auto" else cast("WorkerKind", worker)

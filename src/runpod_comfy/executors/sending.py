@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from runpod_comfy import _loop
-from runpod_comfy.dialects.native_request import encode_request
+from runpod_comfy.dialects.request import encode_request
 from runpod_comfy.errors import PayloadTooLarge, RateLimited, RunpodComfyError, SubmissionUncertain, TransportError
 from runpod_comfy.executors.cancelling import CLEANUP_S, cancel_job
 from runpod_comfy.serverless.api import MAX_RUN_BODY_BYTES, MAX_RUNSYNC_BODY_BYTES
 from runpod_comfy.serverless.retry import Backoff
 
 if TYPE_CHECKING:
+    from runpod_comfy.dialects.base import WorkerKind
+    from runpod_comfy.dialects.worker_comfyui_request import Layout
     from runpod_comfy.serverless.connect import EndpointLink
     from runpod_comfy.submission import Submission
 
@@ -41,24 +43,29 @@ class Parcel:
 
     Attributes:
         body: The JSON.
+        layout: What its answer will be read with.
         sync: Whether it is too large for ``/run`` and goes to ``/runsync``.
     """
 
     body: bytes = field(repr=False)
+    layout: Layout = field(repr=False)
     sync: bool = False
 
 
-def pack(submission: Submission, *, timeout_s: float | None) -> Parcel:
+def pack(submission: Submission, *, timeout_s: float | None, worker: WorkerKind | None) -> Parcel:
     """Return the body of the request for a job; it may take milliseconds for each MB.
 
     Args:
         submission: What to run.
         timeout_s: Where given, RunPod is told to end the job after so many seconds too (``policy``).
+        worker: Who gets it, or None where that is not known.
 
     Raises:
         PayloadTooLarge: It is over RunPod's limits.
+        TemplateError: That worker cannot give a variable that the template used.
     """
-    request: dict[str, Any] = {"input": encode_request(submission)}
+    job_input, layout = encode_request(submission, worker)
+    request: dict[str, Any] = {"input": job_input}
     if timeout_s is not None:
         request["policy"] = {
             "executionTimeout": _milliseconds(timeout_s, _MIN_EXECUTION_TIMEOUT_S),
@@ -66,9 +73,9 @@ def pack(submission: Submission, *, timeout_s: float | None) -> Parcel:
         }
     body = orjson.dumps(request)
     if len(body) <= MAX_RUN_BODY_BYTES:
-        return Parcel(body)
+        return Parcel(body, layout)
     if len(body) <= MAX_RUNSYNC_BODY_BYTES:
-        return Parcel(body, sync=True)
+        return Parcel(body, layout, sync=True)
     largest = sorted(submission.images, key=lambda image: len(image.data), reverse=True)[:8]
     sizes = ", ".join(f"{image.name} {len(image.data) / 1e6:.1f} MB" for image in largest)
     raise PayloadTooLarge(
@@ -84,19 +91,25 @@ def _milliseconds(seconds: float, least_s: int) -> int:
     return int(min(max(seconds, least_s), _MAX_POLICY_S) * 1000)
 
 
-async def send_job(link: EndpointLink, submission: Submission, *, timeout_s: float | None) -> str:
-    """Submit a job and return its id. It is sent again only where it surely was not accepted.
+async def send_job(
+    link: EndpointLink, submission: Submission, *, timeout_s: float | None, worker: WorkerKind | None
+) -> tuple[str, Layout]:
+    """Submit a job; return its id, and what its answer will be read with.
+
+    It is sent again only where it surely was not accepted.
 
     Interrupted while the request is under way, this waits for the answer, cancels the job, and then gives way.
 
     Raises:
         PayloadTooLarge: It is over RunPod's limits; nothing was sent.
+        TemplateError: That worker cannot give a variable that the template used; nothing was sent.
     """
-    parcel = await asyncio.to_thread(pack, submission, timeout_s=timeout_s)
+    parcel = await asyncio.to_thread(pack, submission, timeout_s=timeout_s, worker=worker)
     sending = asyncio.ensure_future(_send(link, parcel, submission.submission_id))
+    layout = parcel.layout
     del parcel
     try:
-        return await asyncio.shield(sending)
+        return await asyncio.shield(sending), layout
     except asyncio.CancelledError:
         with suppress(asyncio.CancelledError):
             await asyncio.shield(_loop.outlive(lambda: _take_back(link, sending)))

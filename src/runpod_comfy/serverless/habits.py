@@ -14,6 +14,8 @@ from runpod_comfy.serverless.parking import Parking
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from runpod_comfy.dialects.base import WorkerKind
+
 __all__ = ["EndpointHabits"]
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ class EndpointHabits:
         no_long_poll_until_s: Until then (monotonic clock) ``/status-sync`` is not tried again.
         no_stream_until_s: Until then ``/stream`` is not tried again.
         holds_stream: Whether ``/stream`` waits for an output before it answers.
+        worker: Who answered the last job, or None before any did.
+        uses_bucket: Whether its answers name outputs in a bucket, so that no limit holds for their size.
         polling: Jobs that ask ``/status`` at intervals.
         streaming: Jobs that ask ``/stream`` at intervals.
         parking: The places for long polls.
@@ -44,6 +48,8 @@ class EndpointHabits:
     no_long_poll_until_s: float = 0.0
     no_stream_until_s: float = 0.0
     holds_stream: bool = False
+    worker: WorkerKind | None = None
+    uses_bucket: bool = False
     polling: int = 0
     streaming: int = 0
     parking: Parking = field(default_factory=Parking)

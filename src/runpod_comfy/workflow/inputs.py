@@ -7,12 +7,15 @@ A client cannot know the folder of the ComfyUI that will run its workflow. It re
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Sequence
 
-__all__ = ["InputNames", "localise_input_dirs"]
+    from runpod_comfy.media.inputs import InputImage
+
+__all__ = ["InputNames", "localise_input_dirs", "name_inputs_flat"]
 
 
 class InputNames(list[str]):
@@ -23,7 +26,7 @@ class InputNames(list[str]):
         return f"{len(self)} input image{' was' if len(self) == 1 else 's were'}"
 
 
-def localise_input_dirs(workflow: dict[str, Any], subfolders: Iterable[str], *, input_dir: str) -> dict[str, Any]:
+def localise_input_dirs(workflow: dict[str, Any], subfolders: Sequence[str], *, input_dir: str) -> dict[str, Any]:
     """Return the workflow with ``<anything>/input/<subfolder>`` at the start of a string input made ``input_dir``'s.
 
     Nodes that need no change are shared with the original, which is never modified.
@@ -42,11 +45,39 @@ def localise_input_dirs(workflow: dict[str, Any], subfolders: Iterable[str], *, 
     def localised(value: Any) -> Any:
         return pattern.sub(lambda _: replacement, value, count=1) if isinstance(value, str) else value
 
+    return _with_inputs(workflow, localised)
+
+
+def name_inputs_flat(
+    workflow: dict[str, Any], images: Sequence[InputImage]
+) -> tuple[dict[str, Any], tuple[InputImage, ...]]:
+    """Return the workflow and its images with ``<subfolder>-<name>`` for each ``<subfolder>/<name>``.
+
+    That is for who cannot put an image into a subfolder. A subfolder's own name stands for its content, so the new
+    name cannot be another image's.
+    """
+    moved = {f"{image.subfolder}/{image.name}": image for image in images if image.subfolder}
+    if not moved:
+        return workflow, tuple(images)
+    # The longest first: one name may begin another.
+    pattern = re.compile("|".join(re.escape(each) for each in sorted(moved, key=len, reverse=True)))
+
+    def flat(value: Any) -> Any:
+        return pattern.sub(lambda found: found[0].replace("/", "-"), value) if isinstance(value, str) else value
+
+    renamed = tuple(
+        replace(image, name=f"{image.subfolder}-{image.name}".replace("/", "-"), subfolder="") for image in images
+    )
+    return _with_inputs(workflow, flat), renamed
+
+
+def _with_inputs(workflow: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return the workflow with each input changed; nodes that need no change are shared with the original."""
     changed: dict[str, Any] = {}
     for node_id, node in workflow.items():
         inputs = node.get("inputs") if isinstance(node, dict) else None
         if isinstance(inputs, dict):
-            new_inputs = {name: localised(value) for name, value in inputs.items()}
+            new_inputs = {name: change(value) for name, value in inputs.items()}
             if new_inputs != inputs:
                 changed[node_id] = {**node, "inputs": new_inputs}
     return {**workflow, **changed} if changed else workflow
