@@ -79,11 +79,13 @@ def encode_request(submission: Submission) -> tuple[dict[str, Any], Layout]:
         savers=savers,
         titles=_titles(submission.workflow),
     )
-    request = {
+    request: dict[str, Any] = {
         "workflow": graph,
         "images": [{"name": image.name, "image": to_base64(image.data)} for image in images],
         "submission_id": submission.submission_id,
     }
+    if key := submission.extra_data.get("api_key_comfy_org"):
+        request["comfy_org_api_key"] = key
     return request, layout
 
 
