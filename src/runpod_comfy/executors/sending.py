@@ -1,7 +1,8 @@
 """One job on its way to a RunPod endpoint: its body, its route, and the request that must not be made twice.
 
 A body of up to 10 MiB goes to ``/run``. A larger one goes to ``/runsync``, which takes 20 MB; its result is kept for 60
-s and not for 30 minutes, which is enough for whoever follows it at once.
+s and not for 30 minutes, which is enough for whoever follows it at once. Of one that is larger still the images go
+through a bucket, where there is one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import orjson
 from runpod_comfy import _loop
 from runpod_comfy.dialects.request import encode_request
 from runpod_comfy.errors import PayloadTooLarge, RateLimited, RunpodComfyError, SubmissionUncertain, TransportError
+from runpod_comfy.executors.bucket_inputs import with_images_in_bucket
 from runpod_comfy.executors.cancelling import CLEANUP_S, cancel_job
 from runpod_comfy.serverless.api import MAX_RUN_BODY_BYTES, MAX_RUNSYNC_BODY_BYTES
 from runpod_comfy.serverless.retry import Backoff
@@ -76,12 +78,16 @@ def pack(submission: Submission, *, timeout_s: float | None, worker: WorkerKind 
         return Parcel(body, layout)
     if len(body) <= MAX_RUNSYNC_BODY_BYTES:
         return Parcel(body, layout, sync=True)
+    # Only this project's worker fetches images by URL.
+    if worker == "native" and (in_bucket := with_images_in_bucket(job_input, submission)) is not None:
+        return Parcel(orjson.dumps(request | {"input": in_bucket}), layout)
     largest = sorted(submission.images, key=lambda image: len(image.data), reverse=True)[:8]
     sizes = ", ".join(f"{image.name} {len(image.data) / 1e6:.1f} MB" for image in largest)
     raise PayloadTooLarge(
         f"The request has {len(body) / 1e6:.1f} MB and RunPod accepts {MAX_RUNSYNC_BODY_BYTES / 1e6:.0f} MB "
         f"(input images: {sizes or 'none'}; base64 adds a third). Pass input_max_pixels= to scale the images down, "
-        "send fewer, or save them as JPEG first.",
+        'send fewer, or save them as JPEG first. With this project\'s worker (worker="native") and a bucket in '
+        "BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID and BUCKET_SECRET_ACCESS_KEY they go through that.",
         size_bytes=len(body),
         limit_bytes=MAX_RUNSYNC_BODY_BYTES,
     )
