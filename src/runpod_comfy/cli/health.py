@@ -67,4 +67,4 @@ def verdict(health: EndpointHealth) -> str:
     if workers.get("throttled", 0):
         return "The workers are throttled: RunPod has no free GPU of these kinds. Allow more kinds, or wait."
     # Seen in the docs: after 7 idle days RunPod sets the endpoint's maximum to 0, and jobs wait for ever.
-    return "There is no worker: the next job starts one. If it only waits, look whether the endpoint's maximum is 0 workers."
+    return "There is no worker: a job starts one, unless the endpoint's maximum is 0 workers. Look there if it waits."
