@@ -26,6 +26,9 @@ from runpod_comfy import (
 from runpod_comfy.emulator.comfyui import ComfyUIStandIn
 from runpod_comfy.events import Queued
 from runpod_comfy.worker.handler import make_handler
+from runpod_comfy.worker.link import ComfyUILink
+from runpod_comfy.worker.machine import Machine
+from runpod_comfy.worker.official import official_handler
 
 TEMPLATE = WorkflowTemplate.from_string(
     """{"1": {"class_type": "LoadImage", "inputs": {"image": "{{ input_images[0] }}"}},
@@ -183,6 +186,7 @@ PLACES = {
     "native worker, told": {"worker": "native"},
     "worker-comfyui 5": {},
     "worker-comfyui 5, told": {"worker": "worker-comfyui"},
+    "this project's, in worker-comfyui's place": {"worker": "worker-comfyui"},
     "worker-comfyui 3": {},
     "worker-comfyui 3, told": {"worker": "worker-comfyui-4"},
     "ComfyUI server": {},
@@ -199,6 +203,9 @@ def place(request, start, make_endpoint, official):
             yield make_endpoint(make_handler(comfyui_url=start(ComfyUIStandIn()).url)).executor(**options)
         case "worker-comfyui 5":
             yield official()[1].executor(**options)
+        case "this project's":
+            machine = Machine(link=ComfyUILink(start(ComfyUIStandIn()).url))
+            yield make_endpoint(official_handler(machine)).executor(**options)
         case "worker-comfyui 3":
             yield official(version=3)[1].executor(**options)
         case "ComfyUI server":

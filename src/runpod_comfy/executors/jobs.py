@@ -75,7 +75,7 @@ class Jobs:
         del submission
         for message in plan.warnings:
             yield Warned(message=message)
-        async with aclosing(merged(runs)) as run:
+        async with aclosing(runs[0] if len(runs) == 1 else merged(runs)) as run:
             async for event in run:
                 yield event
 

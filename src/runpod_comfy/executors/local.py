@@ -115,7 +115,7 @@ class LocalWorkflowExecutor(RunpodComfyWorkflowExecutor):
     """
 
     def __init__(self, *, batch_size: int = 1, comfyui_url: str | None = None) -> None:
-        super().__init__(LOCAL_ENDPOINT_ID, batch_size=batch_size, api_key=LOCAL_API_KEY)
+        super().__init__(LOCAL_ENDPOINT_ID, batch_size=batch_size, api_key=LOCAL_API_KEY, worker="native")
         self._comfyui_url = comfyui_url
         self._key = object()
 
