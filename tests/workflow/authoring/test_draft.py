@@ -247,3 +247,12 @@ def _types():
             "output": [],
         },
     }
+
+
+def test_one_title_for_two_values_is_refused_since_one_would_be_lost():
+    def node(text):
+        return {"class_type": "CLIPTextEncode", "inputs": {"text": text}, "_meta": {"title": "$prompt"}}
+
+    with pytest.raises(TemplateError, match=r"#1 CLIPTextEncode and #2 CLIPTextEncode are both titled \$prompt"):
+        draft_template({"1": node("a fox"), "2": node("a cat")})
+    assert set(draft_template({"1": node("a fox"), "2": node("a fox")}).variables) == {"prompt"}

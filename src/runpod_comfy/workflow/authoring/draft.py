@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runpod_comfy.errors import TemplateError
 from runpod_comfy.workflow.authoring.find import find_places, own_title
-from runpod_comfy.workflow.authoring.names import name_places
+from runpod_comfy.workflow.authoring.names import name_places, same_value
 from runpod_comfy.workflow.authoring.places import Place
 from runpod_comfy.workflow.authoring.titles import find_titled
 from runpod_comfy.workflow.authoring.write import jinja_text, template_text
@@ -99,7 +99,7 @@ def draft_template(
         (place.node_id, place.input_name) for _, place in added
     }
     found = [place for place in find_places(graph, info) if (place.node_id, place.input_name) not in special]
-    variables = {variable.name: variable for variable in _titled(graph, info, titled)}
+    variables = {variable.name: variable for variable in _titled(graph, info, titled, source)}
     for name, place in added:
         if name in variables:
             raise TemplateError(f"{source}: there are two variables {name!r}; call one of them by another name.")
@@ -124,16 +124,23 @@ def titled_template(graph: Mapping[str, Any], *, source: str) -> str | None:
     titled = find_titled(graph, source=source)
     if not titled:
         return None
-    return Draft(graph=graph, variables={each.name: each for each in _titled(graph, None, titled)}).text()
+    return Draft(graph=graph, variables={each.name: each for each in _titled(graph, None, titled, source)}).text()
 
 
-def _titled(graph: Mapping[str, Any], info: ObjectInfo | None, titled: list[Titled]) -> list[DraftVariable]:
+def _titled(
+    graph: Mapping[str, Any], info: ObjectInfo | None, titled: list[Titled], source: str
+) -> list[DraftVariable]:
     by_name: dict[str, list[Titled]] = {}
     for each in titled:
         by_name.setdefault(each.name, []).append(each)
     found = []
     for name, group in by_name.items():
         places = [_place(graph, info, each.node_id, each.input_name, name) for each in group]
+        if other := next((place for place in places if not same_value(place, places[0])), None):
+            raise TemplateError(
+                f"{source}: {places[0].node} and {other.node} are both titled ${name}, and hold different values. Give "
+                "them the same value, or names of their own."
+            )
         variable = _variable(name, places)
         needed = any(each.needed for each in group) and variable.declaration.type != "list"
         help_ = next((each.help for each in group if each.help), variable.declaration.help)

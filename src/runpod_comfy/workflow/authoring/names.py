@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.workflow.authoring.places import Place
 
-__all__ = ["name_places", "slug"]
+__all__ = ["name_places", "same_value", "slug"]
 
 # Words that mean something else to Jinja.
 _TAKEN: Final = frozenset(
@@ -69,7 +69,7 @@ def name_places(places: Iterable[Place], *, reserved: Iterable[str] = ()) -> Map
         if base in _GIVEN:
             # These are given by whoever runs the template: one that holds another value stays as it is.
             same = named.get(base, ())
-            if place.kind == "image" or all(_same(each, place) for each in same):
+            if place.kind == "image" or all(same_value(each, place) for each in same):
                 named.setdefault(base, []).append(place)
             continue
         shared = next((name for name, each in named.items() if _shares(each[0], place, base)), None)
@@ -89,10 +89,11 @@ def _base(place: Place) -> str:
 
 
 def _shares(first: Place, place: Place, base: str) -> bool:
-    return _base(first) == base and first.kind == place.kind and _same(first, place)
+    return _base(first) == base and first.kind == place.kind and same_value(first, place)
 
 
-def _same(one: Place, other: Place) -> bool:
+def same_value(one: Place, other: Place) -> bool:
+    """Whether two places hold the same value: 1, 1.0 and true are three."""
     return type(one.value) is type(other.value) and one.value == other.value
 
 
