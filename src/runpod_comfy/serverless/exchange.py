@@ -27,12 +27,12 @@ from runpod_comfy.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from runpod_comfy.serverless.pacing import Pacer
     from runpod_comfy.settings import EndpointSettings
 
-__all__ = ["Exchange", "NotSent", "chunks"]
+__all__ = ["Exchange", "NotSent", "chunks", "sending_trace"]
 
 # An answer holds at most the lines of one job that were not read yet; a hostile one must not fill the memory.
 _MAX_ANSWER_BYTES = 512 * 1024 * 1024
@@ -66,8 +66,11 @@ class Exchange:
         data: bytes | None = None,
         timeout_s: float = 30,
         job_id: str | None = None,
+        on_send: Callable[[], None] | None = None,
     ) -> Any:
         """Send a request in its turn and return the JSON of its answer.
+
+        ``on_send`` is called just before its first byte leaves: until then the server knows nothing of it.
 
         Raises:
             NotSent: No connection was made.
@@ -75,7 +78,9 @@ class Exchange:
             ApiError: The answer says no.
             ProtocolError: The answer is no JSON.
         """
-        async with self.answer(method, operation, path, data=data, timeout_s=timeout_s, job_id=job_id) as response:
+        async with self.answer(
+            method, operation, path, data=data, timeout_s=timeout_s, job_id=job_id, on_send=on_send
+        ) as response:
             content = await _read(response)
         return self._parse(content, operation, job_id)
 
@@ -89,6 +94,7 @@ class Exchange:
         data: bytes | None = None,
         timeout_s: float,
         job_id: str | None,
+        on_send: Callable[[], None] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request in its turn and give the answer, if it is a good one, for its body to be read."""
         headers = {**self._headers, "Content-Type": "application/json"} if method == "POST" else self._headers
@@ -107,6 +113,7 @@ class Exchange:
                     timeout=timeout,
                     proxy=self._proxy,
                     allow_redirects=False,
+                    trace_request_ctx=on_send,
                 ) as response:
                     if response.ok and response.status < 300:  # noqa: PLR2004 - the first redirect
                         yield response
@@ -161,6 +168,18 @@ class Exchange:
 
 class NotSent(TransportError):
     """No connection was made, so the server cannot have seen the request."""
+
+
+def sending_trace() -> aiohttp.TraceConfig:
+    """Return what a session needs to call a request's ``on_send``."""
+
+    async def sends(_session: aiohttp.ClientSession, context: Any, _: aiohttp.TraceRequestHeadersSentParams) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(sends)  # called before they are written
+    return trace
 
 
 def _meaning(  # noqa: PLR0911 - a table of statuses
