@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import io
 import ipaddress
+import os
+import re
 import urllib.request
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ import orjson
 from runpod_comfy.errors import (
     ApiError,
     AuthenticationError,
+    ConfigurationError,
     NotFound,
     ProtocolError,
     RateLimited,
@@ -211,13 +214,36 @@ def proxy_for(url: str) -> str | None:
     """Return the proxy that the environment names for a URL, or None; loopback addresses never use one.
 
     aiohttp's own ``trust_env`` is not used, since it would also send what ``~/.netrc`` holds.
+
+    Raises:
+        ConfigurationError: The variable names no HTTP proxy.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host == "localhost" or _is_loopback(host) or urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    kind = next((each for each in (parts.scheme, "all") if proxies.get(each)), None)
+    return None if kind is None else _proxy_url(proxies[kind], f"{kind}_proxy")
+
+
+def _proxy_url(text: str, variable: str) -> str:
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        is_http = parts.scheme in {"http", "https"} and re.fullmatch(r"[\w.:%-]+", parts.hostname or "")
+        usable = bool(is_http) and parts.port != 0
+    except ValueError:  # brackets that do not match, or a port that is no number below 65536
+        usable = False
+    if usable:
+        return url
+    variable = next((name for name in (variable, variable.upper()) if name in os.environ), variable)
+    # The value is not shown: it may hold a password.
+    kind = "a SOCKS proxy, which is not supported" if url.startswith("socks") else "no address of an HTTP proxy"
+    raise ConfigurationError(
+        f"The environment variable {variable} names {kind}; nothing was sent. Set it to http://<HOST>:<PORT>, or unset "
+        "it (NO_PROXY names hosts that need none)."
+    )
 
 
 def _is_loopback(host: str) -> bool:
