@@ -275,7 +275,7 @@ class EndpointApi:
 
 def _job_status(answer: Any, *, endpoint_id: str, job_id: str | None = None) -> JobStatus:
     found = answer.get("id", job_id) if isinstance(answer, dict) else None
-    if not isinstance(found, str) or not isinstance(answer.get("status"), str):
+    if not isinstance(found, str) or not (job_id or found.strip()) or not isinstance(answer.get("status"), str):
         raise ProtocolError(
             "RunPod's answer has no job id and status. Is this a queue-based endpoint (not a load-balancing one)?",
             job_id=job_id,

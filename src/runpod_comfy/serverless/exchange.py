@@ -40,8 +40,11 @@ __all__ = ["Exchange", "NotSent", "chunks", "sending_trace"]
 # An answer holds at most the lines of one job that were not read yet; a hostile one must not fill the memory.
 _MAX_ANSWER_BYTES = 512 * 1024 * 1024
 _SHOWN_BODY_CHARS = 400
+_SEARCHED_BODY_BYTES = 64 * 1024
+_LONGEST_KEY_CHARS = 2048  # as JSON may write it
 _DEFAULT_PAUSE_S = 2.0
 _CONNECT_S = 15.0
+_NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 
 class Exchange:
@@ -54,6 +57,10 @@ class Exchange:
         self._root = f"{settings.base_url}/{quote(settings.endpoint_id, safe='')}"
         self._headers = {"Authorization": f"Bearer {settings.api_key}"}
         self._proxy = proxy_for(settings.base_url)
+        # JSON may write each character in three ways.
+        self._key = re.compile(
+            "".join(rf"(?:\\?{re.escape(char)}|\\u{ord(char):04x})" for char in settings.api_key), re.IGNORECASE
+        )
 
     @property
     def endpoint_id(self) -> str:
@@ -122,7 +129,7 @@ class Exchange:
                         yield response
                     else:
                         error = self._api_error(response, await _read(response), operation, job_id)
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+            except _NO_CONNECTION as exc:
                 raise NotSent(
                     f"No connection to {_origin(self._root)}: {_reason(exc)}. Check the network and the address.",
                     job_id=job_id,
@@ -154,8 +161,7 @@ class Exchange:
         self, response: aiohttp.ClientResponse, content: bytes, operation: str, job_id: str | None
     ) -> ApiError:
         status = response.status
-        body = content[: 4 * _SHOWN_BODY_CHARS].decode("utf-8", "replace").replace(self._settings.api_key, "<key>")
-        body = " ".join(body.split())[:_SHOWN_BODY_CHARS]
+        body = _shown(content, self._key)
         kind, advice = _meaning(status, operation, self.endpoint_id)
         error = kind(
             f"RunPod answered {status} to {operation}: {advice}" + (f" It said: {body}" if body else ""),
@@ -273,6 +279,14 @@ async def chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         yield chunk
 
 
+def _shown(content: bytes, key: re.Pattern[str]) -> str:
+    """Return the begin of a body on one line. The key is replaced first: a cut would leave a part of it."""
+    text = key.sub("<key>", content[:_SEARCHED_BODY_BYTES].decode("utf-8", "replace"))
+    if len(content) > _SEARCHED_BODY_BYTES:
+        text = text[:-_LONGEST_KEY_CHARS]
+    return " ".join(text.split())[:_SHOWN_BODY_CHARS]
+
+
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
@@ -281,6 +295,8 @@ def _origin(url: str) -> str:
 def _reason(exc: BaseException) -> str:
     if isinstance(exc, (asyncio.TimeoutError, TimeoutError)):
         return "time-out"
+    if isinstance(exc, aiohttp.ClientHttpProxyError):  # its text may hold the proxy's password
+        return f"the proxy answered {exc.status}"
     return str(exc) or type(exc).__name__
 
 
