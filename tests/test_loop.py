@@ -1,6 +1,7 @@
 import asyncio
 import concurrent.futures
 import contextvars
+import os
 import signal
 import subprocess
 import sys
@@ -216,6 +217,51 @@ def test_exit_waits_for_the_programs_other_threads(counter):
         """,
     )
     assert finish(process) == (0, "7 7\n", "")
+
+
+def endless(closed):
+    """A source that yields for ever, and says when it was closed."""
+
+    async def make():
+        try:
+            while True:
+                yield 1
+                await asyncio.sleep(0.01)
+        finally:
+            closed.set()
+
+    return make
+
+
+def test_a_stream_that_is_collected_on_the_loops_own_thread_stops_no_other_work():
+    closed = threading.Event()
+    stream = _loop.iterate_sync(endless(closed))
+    next(stream)
+
+    async def collect():
+        stream.close()
+        await asyncio.to_thread(closed.wait, 20)
+
+    began = time.monotonic()
+    _loop.run_sync(collect)
+    assert time.monotonic() - began < 4  # far from the five seconds that an early exit waits elsewhere
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # forking then is what is tested
+def test_a_stream_that_a_forked_child_closes_stays_its_parents():
+    closed = threading.Event()
+    stream = _loop.iterate_sync(endless(closed))
+    next(stream)
+    child = os.fork()
+    if child == 0:
+        began = time.monotonic()
+        stream.close()
+        os._exit(time.monotonic() - began > 4)  # far from the five seconds that an early exit waits elsewhere
+    assert os.waitpid(child, 0)[1] == 0
+    assert next(stream) == 1
+    assert not closed.is_set()
+    stream.close()
+    assert closed.is_set()
 
 
 def test_a_forked_process_gets_a_loop_of_its_own(counter):

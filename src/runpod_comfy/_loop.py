@@ -409,9 +409,13 @@ def iterate_sync(make: Callable[[], AsyncGenerator[T]]) -> Iterator[T]:
                 while not news.wait(_SLICE_S):
                     pass
     except BaseException:
-        running.give_up()
-        running.wait(until_s=time.monotonic() + CLEANUP_S)
-        _retrieve(running.outcome)
+        # A forked child has no such thread, and the work is its parent's.
+        if background.thread.is_alive():
+            running.give_up()
+            # The garbage collector may close this on the loop's own thread, where waiting would stop all work.
+            if threading.current_thread() is not background.thread:
+                running.wait(until_s=time.monotonic() + CLEANUP_S)
+                _retrieve(running.outcome)
         raise
     running.outcome.result()
 

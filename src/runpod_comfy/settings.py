@@ -41,6 +41,7 @@ __all__ = [
     "cache_dir",
     "comfyui_url",
     "shown_url",
+    "shown_value",
 ]
 
 DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
@@ -49,6 +50,7 @@ DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
 InputUrls: TypeAlias = Literal["https", "any", "off"]
 WorkerProtocol: TypeAlias = Literal["native", "worker-comfyui"]
 
+_SHOWN_CHARS = 60
 _DEFAULT_SLOTS, _MAX_SLOTS = 3, 32
 
 _NO_KEY = (
@@ -257,6 +259,15 @@ def _key_from_runpod_file(env: Mapping[str, str]) -> str | None:
     profile = stored.get("default")
     key = profile.get("api_key") if isinstance(profile, dict) else None
     return key if isinstance(key, str) and key else None
+
+
+def shown_value(value: object) -> str:
+    """Return a value that somebody gave, for a message: short, and whatever it is."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - Python writes no number of over 4,300 digits, and other people's classes raise
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 
 def shown_url(url: str) -> str:

@@ -5,12 +5,12 @@ Everything here is pure: the caller brings encoded images, randomness and ids.
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.errors import ConfigurationError
+from runpod_comfy.settings import shown_value
 from runpod_comfy.workflow.graph import check_graph
 from runpod_comfy.workflow.inputs import InputNames
 from runpod_comfy.workflow.seeds import draw_seeds, find_seed_inputs
@@ -28,6 +28,8 @@ DEFAULT_COMFYUI_DIR = "/comfyui"
 
 MAX_BATCH_COUNT = 10_000
 """More batches than this in one job are taken for a mistake: RunPod ends a job after 7 days at the latest."""
+
+_MAX_COUNT = 10**9  # more is a slip, and JSON and ComfyUI take no number, however large
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +72,14 @@ def batches_needed(num_samples: int, batch_size: int) -> int:
     """Return how many batches of ``batch_size`` make at least ``num_samples``.
 
     Raises:
-        ConfigurationError: One of them is not a whole number of at least 1, or there would be too many batches.
+        ConfigurationError: One of them is not a whole number from 1 to a billion, or there would be too many batches.
     """
     for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigurationError(f"{name} is {value!r}; it takes a whole number of at least 1.")
-    count = math.ceil(num_samples / batch_size)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_COUNT:
+            raise ConfigurationError(
+                f"{name} is {shown_value(value)}; it takes a whole number from 1 to {_MAX_COUNT:,}."
+            )
+    count = -(-num_samples // batch_size)
     if count > MAX_BATCH_COUNT:
         raise ConfigurationError(
             f"num_samples={num_samples} in batches of {batch_size} is {count:,} batches in one job; "

@@ -2,6 +2,9 @@
 
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -51,6 +54,23 @@ def test_the_example_is_written_once_and_left_alone_afterwards(cli):
     again = cli("example", "here")
     assert template.read_text() == "mine"
     assert "is left as it is" in again.err
+
+
+@pytest.mark.parametrize("module", ["click", "runpod_comfy.cli.verbs", "runpod_comfy.cli.run", "jinja2"])
+def test_ctrl_c_while_a_module_is_imported_is_one_line(module, folder):
+    script = f"""
+        import os, signal, sys
+        class Interrupt:
+            def find_spec(self, name, path=None, target=None):
+                if name == {module!r}:
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Interrupt())
+        from runpod_comfy.cli import main
+        main(["run", "portrait/workflow.json.jinja"])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "Error: Interrupted.")
 
 
 def test_the_emulator_serves_any_client_until_it_is_interrupted(shell):

@@ -424,6 +424,37 @@ def test_jobs_still_running_when_a_gather_fails_or_a_script_ends_are_cancelled(m
     assert endpoint.states() == ["CANCELLED"] * 4
 
 
+def test_a_call_that_ends_before_its_job_was_accepted_sends_nothing_more(make_endpoint, lines, caplog):
+    endpoint = make_endpoint(lines(picture(0)))
+    refusals = Fault("run", Status(429, retry_after_s=1), times=1000)
+    endpoint.platform.faults.add(refusals)
+    with pytest.raises(WaitTimeout, match="nothing was running yet"):
+        endpoint.executor().submit_workflow(TEMPLATE, timeout=0.5)
+    assert endpoint.platform.faults.fired(refusals) == 1
+    assert not caplog.records
+    assert endpoint.jobs() == []
+
+
+def test_ctrl_c_while_a_job_is_not_accepted_yet_ends_without_a_word(make_endpoint, lines):
+    endpoint = make_endpoint(lines(picture(0)))
+    refusals = Fault("run", Status(429, retry_after_s=1), times=1000)
+    endpoint.platform.faults.add(refusals)
+    process = run_script(
+        endpoint,
+        """
+        try:
+            executor.submit_workflow(template)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        """,
+    )
+    wait_until(lambda: endpoint.platform.faults.fired(refusals) == 1)
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == ("", 130)
+    assert endpoint.platform.faults.fired(refusals) <= 2
+    assert endpoint.jobs() == []
+
+
 @pytest.mark.parametrize("count", [16, 60])
 def test_ctrl_c_while_many_jobs_are_gathered_cancels_every_one(make_endpoint, lines, count):
     endpoint = make_endpoint(lines(picture(0), hold=forever))

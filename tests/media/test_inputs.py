@@ -1,5 +1,6 @@
 """Images on their way in."""
 
+import asyncio
 import io
 import os
 import signal
@@ -236,6 +237,21 @@ def test_a_process_forked_while_another_thread_decodes_can_decode():
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"x", "text", b"II*\0\xff\xff\xff\xff", 5])
+def test_an_exif_that_cannot_be_read_turns_nothing(exif):
+    image = Image.new("RGB", (8, 4), "red")
+    image.info["exif"] = exif
+    sent = opened(encode_image(image).data)
+    assert (sent.size, sent.getpixel((0, 0))) == ((8, 4), (255, 0, 0))
+
+
+async def test_photos_of_many_calls_are_encoded_by_the_same_few_threads():
+    pictures = [Image.new("RGB", (16, 16), (number, 0, 0)) for number in range(4)]
+    await asyncio.gather(*(encode_images(pictures) for _ in range(50)))
+    names = {thread.name for thread in threading.enumerate() if "encode" in thread.name}
+    assert 1 <= len(names) <= 4
 
 
 async def test_every_bad_image_is_reported_at_once(photo):

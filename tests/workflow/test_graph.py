@@ -150,6 +150,13 @@ def test_node_id_that_is_a_number_is_refused():
     assert 'Write "1"' in str(refused)
 
 
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**400])
+def test_number_that_no_request_can_carry_is_refused(value):
+    with pytest.raises(WorkflowGraphError, match=r"'steps' of node 3 .* more than 64 bits"):
+        check_graph({"3": {"class_type": "KSampler", "inputs": {"steps": value}}})
+    check_graph({"3": {"class_type": "KSampler", "inputs": {"seed": 2**64 - 1, "least": -(2**63)}}})
+
+
 def test_dangling_link_is_refused_by_node_input_and_title():
     refused = refusal(portrait() | {"9": node("SaveImage", "Final", images=["77", 0])})
     assert refused.node_id == "9"

@@ -25,6 +25,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """
     try:
         from runpod_comfy.cli.verbs import run_command  # noqa: PLC0415 - an interrupt while importing is one like others
+
+        code = run_command(args)
     except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(run_command(args))
+        # As `failures` has it, which may be what was being imported.
+        sys.stderr.write("Error: Interrupted.\n")
+        code = 130
+    sys.exit(code)

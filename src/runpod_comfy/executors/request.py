@@ -6,15 +6,23 @@ import functools
 import inspect
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from runpod_comfy.errors import ConfigurationError
+from runpod_comfy.executors.arguments import (
+    check_folder,
+    check_images,
+    check_pixels,
+    check_seconds,
+    check_variables,
+)
+from runpod_comfy.settings import shown_value
 from runpod_comfy.submission import batches_needed
 from runpod_comfy.workflow.template import WorkflowTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from runpod_comfy.media.inputs import ImageSource
 
@@ -76,30 +84,33 @@ def workflow_request(
 
     Raises:
         ConfigurationError: An argument is out of range, or a variable is given twice.
+        InputError: ``input_images`` is neither images nor an image.
         TemplateError: ``workflow_template`` is a path that cannot be read.
     """
     if not isinstance(workflow_template, WorkflowTemplate):
+        if not isinstance(workflow_template, (str, os.PathLike)):
+            raise ConfigurationError(
+                f"workflow_template is {shown_value(workflow_template)}; it takes a WorkflowTemplate or the path of "
+                "a file (WorkflowTemplate.from_workflow takes a graph)."
+            )
         workflow_template = WorkflowTemplate(workflow_template)
-    twice = sorted((variables or {}).keys() & more_variables.keys())
+    given = check_variables(variables)
+    twice = sorted(given.keys() & more_variables.keys())
     if twice:
         raise ConfigurationError(f"Given twice, in variables= and as a keyword: {', '.join(twice)}.")
     batches_needed(num_samples, 1 if batch_size is None else batch_size)
-    if timeout is not None and not timeout > 0:
-        raise ConfigurationError(f"timeout is {timeout!r}; it takes seconds greater than 0, or None.")
-    if input_max_pixels is not None and input_max_pixels < 1:
-        raise ConfigurationError(f"input_max_pixels is {input_max_pixels!r}; it takes a number of at least 1, or None.")
     return WorkflowRequest(
         template=workflow_template,
-        input_images=_as_tuple(input_images),
+        input_images=check_images(input_images),
         num_samples=num_samples,
         batch_size=batch_size,
         seed=seed,
         randomize_seed=randomize_seed,
-        variables={**(variables or {}), **more_variables},
+        variables={**given, **more_variables},
         previews=previews,
-        input_max_pixels=input_max_pixels,
-        timeout_s=timeout,
-        output_dir=None if output_dir is None else Path(output_dir),
+        input_max_pixels=check_pixels("input_max_pixels", input_max_pixels),
+        timeout_s=check_seconds("timeout", timeout),
+        output_dir=check_folder("output_dir", output_dir),
     )
 
 
@@ -128,12 +139,3 @@ def request_method(
         return call
 
     return decorate
-
-
-def _as_tuple(images: Iterable[ImageSource] | ImageSource | None) -> tuple[ImageSource, ...]:
-    if images is None:
-        return ()
-    # One image instead of a list of them is what people pass when they have one; a PIL image has `getbands`.
-    if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(images, "getbands"):
-        return (cast("ImageSource", images),)
-    return tuple(images)

@@ -104,35 +104,56 @@ async def send_job(
 
     It is sent again only where it surely was not accepted.
 
-    Interrupted while the request is under way, this waits for the answer, cancels the job, and then gives way.
+    Interrupted while the request is under way, this waits for the answer, cancels the job, and then gives way; while it
+    waits for its turn, this gives way at once.
 
     Raises:
         PayloadTooLarge: It is over RunPod's limits; nothing was sent.
         TemplateError: That worker cannot give a variable that the template used; nothing was sent.
     """
     parcel = await asyncio.to_thread(pack, submission, timeout_s=timeout_s, worker=worker)
-    sending = asyncio.ensure_future(_send(link, parcel, submission.submission_id))
+    dispatch = _Dispatch()
+    sending = asyncio.ensure_future(_send(link, parcel, submission.submission_id, dispatch))
     layout = parcel.layout
     del parcel
     try:
         return await asyncio.shield(sending), layout
     except asyncio.CancelledError:
+        dispatch.wanted = False
+        if not dispatch.on_wire:
+            sending.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.shield(_loop.outlive(lambda: _take_back(link, sending)))
         raise
 
 
-async def _send(link: EndpointLink, parcel: Parcel, submission_id: str) -> str:
+class _Dispatch:
+    """What whoever sends a job and whoever wants it know of each other."""
+
+    def __init__(self) -> None:
+        self.wanted = True
+        self.on_wire = False
+
+    def leaves(self) -> None:
+        """Take note that RunPod can know of it from now on."""
+        self.on_wire = True
+
+
+async def _send(link: EndpointLink, parcel: Parcel, submission_id: str, dispatch: _Dispatch) -> str:
     backoff = Backoff()
     submit = link.api.runsync if parcel.sync else link.api.run
     while True:
         try:
-            return (await submit(parcel.body, submission_id=submission_id)).job_id
+            return (await submit(parcel.body, submission_id=submission_id, on_send=dispatch.leaves)).job_id
         except RateLimited:
+            dispatch.on_wire = False
+            if not dispatch.wanted:
+                raise
             # The pacer holds everybody back, and lets them through one by one.
             logger.info("submission %s is not accepted yet: too many requests", submission_id)
         except TransportError:
-            if backoff.failures >= _MAX_CONNECTION_TRIES:
+            dispatch.on_wire = False
+            if backoff.failures >= _MAX_CONNECTION_TRIES or not dispatch.wanted:
                 raise
             delay_s = backoff.next_s()
             logger.info("submission %s is not accepted yet; trying again in %.1f s", submission_id, delay_s)

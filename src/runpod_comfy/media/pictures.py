@@ -34,6 +34,8 @@ MAX_IMAGE_PIXELS = 178_956_970
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 _ALPHA_MODES = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}  # PNG has their like, though not them
 
+_ORIENTATION = 0x0112  # EXIF's tag
+
 _lock = threading.Lock()
 
 
@@ -109,10 +111,26 @@ def open_picture(data: bytes, label: str) -> Image.Image:
 
 
 def upright(image: Any) -> Image.Image:
-    """Return a copy of the picture, turned as its EXIF orientation says."""
-    from PIL import ImageOps  # noqa: PLC0415 - most callers never decode a picture
+    """Return a copy of the picture, turned as its EXIF orientation says; an EXIF that cannot be read says nothing.
 
-    turned: Image.Image = ImageOps.exif_transpose(image)
+    ``ImageOps.exif_transpose`` fails on such a one, also where it has read the orientation and writes the rest anew.
+    """
+    from PIL.Image import Transpose  # noqa: PLC0415 - most callers never decode a picture
+
+    image.load()
+    turn = None
+    # Pillow's reader raises anything on damaged metadata.
+    with contextlib.suppress(Exception):
+        turn = {
+            2: Transpose.FLIP_LEFT_RIGHT,
+            3: Transpose.ROTATE_180,
+            4: Transpose.FLIP_TOP_BOTTOM,
+            5: Transpose.TRANSPOSE,
+            6: Transpose.ROTATE_270,
+            7: Transpose.TRANSVERSE,
+            8: Transpose.ROTATE_90,
+        }.get(image.getexif().get(_ORIENTATION))
+    turned: Image.Image = image.copy() if turn is None else image.transpose(turn)
     return turned
 
 

@@ -151,17 +151,23 @@ class EndpointApi:
         """The endpoint's id."""
         return self._exchange.endpoint_id
 
-    async def run(self, body: bytes, *, submission_id: str | None = None) -> JobStatus:
+    async def run(
+        self, body: bytes, *, submission_id: str | None = None, on_send: Callable[[], None] | None = None
+    ) -> JobStatus:
         """Submit a job: ``POST /run`` with a JSON body of at most 10 MiB.
+
+        Until ``on_send`` is called RunPod knows nothing of it, and it can be cancelled without a trace.
 
         Raises:
             TransportError: No connection was made, so nothing was sent.
             SubmissionUncertain: It was sent and never answered.
             ApiError: RunPod refused it.
         """
-        return await self._submit("run", "run", body, submission_id)
+        return await self._submit("run", "run", body, submission_id, on_send)
 
-    async def runsync(self, body: bytes, *, submission_id: str | None = None) -> JobStatus:
+    async def runsync(
+        self, body: bytes, *, submission_id: str | None = None, on_send: Callable[[], None] | None = None
+    ) -> JobStatus:
         """Submit a job whose body has at most 20 MB: ``POST /runsync``, answered after a second or at the job's end.
 
         RunPod keeps the result of such a job for 60 s, so whoever submits it must follow it at once.
@@ -171,11 +177,13 @@ class EndpointApi:
             SubmissionUncertain: It was sent and never answered.
             ApiError: RunPod refused it.
         """
-        return await self._submit("runsync", f"runsync?wait={_RUNSYNC_WAIT_MS}", body, submission_id)
+        return await self._submit("runsync", f"runsync?wait={_RUNSYNC_WAIT_MS}", body, submission_id, on_send)
 
-    async def _submit(self, operation: str, path: str, body: bytes, submission_id: str | None) -> JobStatus:
+    async def _submit(
+        self, operation: str, path: str, body: bytes, submission_id: str | None, on_send: Callable[[], None] | None
+    ) -> JobStatus:
         try:
-            answer = await self._exchange.json("POST", operation, path, data=body, timeout_s=120)
+            answer = await self._exchange.json("POST", operation, path, data=body, timeout_s=120, on_send=on_send)
             return _job_status(answer, endpoint_id=self.endpoint_id)
         except NotSent:
             raise
@@ -267,7 +275,7 @@ class EndpointApi:
 
 def _job_status(answer: Any, *, endpoint_id: str, job_id: str | None = None) -> JobStatus:
     found = answer.get("id", job_id) if isinstance(answer, dict) else None
-    if not isinstance(found, str) or not isinstance(answer.get("status"), str):
+    if not isinstance(found, str) or not (job_id or found.strip()) or not isinstance(answer.get("status"), str):
         raise ProtocolError(
             "RunPod's answer has no job id and status. Is this a queue-based endpoint (not a load-balancing one)?",
             job_id=job_id,

@@ -12,6 +12,7 @@ from runpod_comfy import _loop
 from runpod_comfy._version import __version__
 from runpod_comfy.serverless.api import EndpointApi
 from runpod_comfy.serverless.budget import ByteBudget
+from runpod_comfy.serverless.exchange import sending_trace
 from runpod_comfy.serverless.habits import EndpointHabits
 from runpod_comfy.serverless.pacing import Pacer
 
@@ -55,6 +56,7 @@ async def _open_session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, limit_per_host=0),
         headers={"User-Agent": f"runpod-comfy-client/{__version__}"},
         cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[sending_trace()],
     )
 
 

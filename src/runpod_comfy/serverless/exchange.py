@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import io
 import ipaddress
+import os
+import re
 import urllib.request
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ import orjson
 from runpod_comfy.errors import (
     ApiError,
     AuthenticationError,
+    ConfigurationError,
     NotFound,
     ProtocolError,
     RateLimited,
@@ -27,18 +30,21 @@ from runpod_comfy.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from runpod_comfy.serverless.pacing import Pacer
     from runpod_comfy.settings import EndpointSettings
 
-__all__ = ["Exchange", "NotSent", "chunks"]
+__all__ = ["Exchange", "NotSent", "chunks", "sending_trace"]
 
 # An answer holds at most the lines of one job that were not read yet; a hostile one must not fill the memory.
 _MAX_ANSWER_BYTES = 512 * 1024 * 1024
 _SHOWN_BODY_CHARS = 400
+_SEARCHED_BODY_BYTES = 64 * 1024
+_LONGEST_KEY_CHARS = 2048  # as JSON may write it
 _DEFAULT_PAUSE_S = 2.0
 _CONNECT_S = 15.0
+_NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 
 class Exchange:
@@ -51,6 +57,10 @@ class Exchange:
         self._root = f"{settings.base_url}/{quote(settings.endpoint_id, safe='')}"
         self._headers = {"Authorization": f"Bearer {settings.api_key}"}
         self._proxy = proxy_for(settings.base_url)
+        # JSON may write each character in three ways.
+        self._key = re.compile(
+            "".join(rf"(?:\\?{re.escape(char)}|\\u{ord(char):04x})" for char in settings.api_key), re.IGNORECASE
+        )
 
     @property
     def endpoint_id(self) -> str:
@@ -66,8 +76,11 @@ class Exchange:
         data: bytes | None = None,
         timeout_s: float = 30,
         job_id: str | None = None,
+        on_send: Callable[[], None] | None = None,
     ) -> Any:
         """Send a request in its turn and return the JSON of its answer.
+
+        ``on_send`` is called just before its first byte leaves: until then the server knows nothing of it.
 
         Raises:
             NotSent: No connection was made.
@@ -75,7 +88,9 @@ class Exchange:
             ApiError: The answer says no.
             ProtocolError: The answer is no JSON.
         """
-        async with self.answer(method, operation, path, data=data, timeout_s=timeout_s, job_id=job_id) as response:
+        async with self.answer(
+            method, operation, path, data=data, timeout_s=timeout_s, job_id=job_id, on_send=on_send
+        ) as response:
             content = await _read(response)
         return self._parse(content, operation, job_id)
 
@@ -89,6 +104,7 @@ class Exchange:
         data: bytes | None = None,
         timeout_s: float,
         job_id: str | None,
+        on_send: Callable[[], None] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request in its turn and give the answer, if it is a good one, for its body to be read."""
         headers = {**self._headers, "Content-Type": "application/json"} if method == "POST" else self._headers
@@ -107,12 +123,13 @@ class Exchange:
                     timeout=timeout,
                     proxy=self._proxy,
                     allow_redirects=False,
+                    trace_request_ctx=on_send,
                 ) as response:
                     if response.ok and response.status < 300:  # noqa: PLR2004 - the first redirect
                         yield response
                     else:
                         error = self._api_error(response, await _read(response), operation, job_id)
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+            except _NO_CONNECTION as exc:
                 raise NotSent(
                     f"No connection to {_origin(self._root)}: {_reason(exc)}. Check the network and the address.",
                     job_id=job_id,
@@ -144,8 +161,7 @@ class Exchange:
         self, response: aiohttp.ClientResponse, content: bytes, operation: str, job_id: str | None
     ) -> ApiError:
         status = response.status
-        body = content[: 4 * _SHOWN_BODY_CHARS].decode("utf-8", "replace").replace(self._settings.api_key, "<key>")
-        body = " ".join(body.split())[:_SHOWN_BODY_CHARS]
+        body = _shown(content, self._key)
         kind, advice = _meaning(status, operation, self.endpoint_id)
         error = kind(
             f"RunPod answered {status} to {operation}: {advice}" + (f" It said: {body}" if body else ""),
@@ -161,6 +177,18 @@ class Exchange:
 
 class NotSent(TransportError):
     """No connection was made, so the server cannot have seen the request."""
+
+
+def sending_trace() -> aiohttp.TraceConfig:
+    """Return what a session needs to call a request's ``on_send``."""
+
+    async def sends(_session: aiohttp.ClientSession, context: Any, _: aiohttp.TraceRequestHeadersSentParams) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(sends)  # called before they are written
+    return trace
 
 
 def _meaning(  # noqa: PLR0911 - a table of statuses
@@ -192,13 +220,36 @@ def proxy_for(url: str) -> str | None:
     """Return the proxy that the environment names for a URL, or None; loopback addresses never use one.
 
     aiohttp's own ``trust_env`` is not used, since it would also send what ``~/.netrc`` holds.
+
+    Raises:
+        ConfigurationError: The variable names no HTTP proxy.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host == "localhost" or _is_loopback(host) or urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    kind = next((each for each in (parts.scheme, "all") if proxies.get(each)), None)
+    return None if kind is None else _proxy_url(proxies[kind], f"{kind}_proxy")
+
+
+def _proxy_url(text: str, variable: str) -> str:
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        is_http = parts.scheme in {"http", "https"} and re.fullmatch(r"[\w.:%-]+", parts.hostname or "")
+        usable = bool(is_http) and parts.port != 0
+    except ValueError:  # brackets that do not match, or a port that is no number below 65536
+        usable = False
+    if usable:
+        return url
+    variable = next((name for name in (variable, variable.upper()) if name in os.environ), variable)
+    # The value is not shown: it may hold a password.
+    kind = "a SOCKS proxy, which is not supported" if url.startswith("socks") else "no address of an HTTP proxy"
+    raise ConfigurationError(
+        f"The environment variable {variable} names {kind}; nothing was sent. Set it to http://<HOST>:<PORT>, or unset "
+        "it (NO_PROXY names hosts that need none)."
+    )
 
 
 def _is_loopback(host: str) -> bool:
@@ -228,6 +279,14 @@ async def chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         yield chunk
 
 
+def _shown(content: bytes, key: re.Pattern[str]) -> str:
+    """Return the begin of a body on one line. The key is replaced first: a cut would leave a part of it."""
+    text = key.sub("<key>", content[:_SEARCHED_BODY_BYTES].decode("utf-8", "replace"))
+    if len(content) > _SEARCHED_BODY_BYTES:
+        text = text[:-_LONGEST_KEY_CHARS]
+    return " ".join(text.split())[:_SHOWN_BODY_CHARS]
+
+
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
@@ -236,6 +295,8 @@ def _origin(url: str) -> str:
 def _reason(exc: BaseException) -> str:
     if isinstance(exc, (asyncio.TimeoutError, TimeoutError)):
         return "time-out"
+    if isinstance(exc, aiohttp.ClientHttpProxyError):  # its text may hold the proxy's password
+        return f"the proxy answered {exc.status}"
     return str(exc) or type(exc).__name__
 
 

@@ -163,6 +163,13 @@ def _check_node(node_id: object, node: object, source: str) -> None:
             '"inputs": {}.',
             node_id=node_id,
         )
+    for input_name, value in node["inputs"].items():
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise WorkflowGraphError(
+                f"{source}: input '{input_name}' of {_called(node_id, {node_id: node})} is a number of more than 64 "
+                "bits, which ComfyUI does not take.",
+                node_id=node_id,
+            )
 
 
 def _refuse_numbers_for_ids(graph: Mapping[str, Any], source: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.errors import ConfigurationError
+from runpod_comfy.settings import shown_value
 from runpod_comfy.workflow.graph import as_link
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def draw_seeds(count: int, *, seed: int | None, rng: random.Random) -> tuple[int
     if seed is None:
         return tuple(rng.sample(range(_DRAWN_BELOW), count))
     if not _is_whole_number(seed) or not 0 <= seed < _GIVEN_BELOW:
-        raise ConfigurationError(f"seed is {seed!r}; it takes a whole number from 0 to 2**64 - 1 ({_GIVEN_BELOW - 1}).")
+        raise ConfigurationError(
+            f"seed is {shown_value(seed)}; it takes a whole number from 0 to 2**64 - 1 ({_GIVEN_BELOW - 1})."
+        )
     below = _DRAWN_BELOW if seed < _DRAWN_BELOW else _GIVEN_BELOW
     return tuple((seed + index) % below for index in range(count))
 
