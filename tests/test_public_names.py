@@ -67,10 +67,14 @@ def test_the_error_tree_is_the_one_that_its_docstring_draws():
     assert issubclass(errors.WaitTimeout, TimeoutError)
 
 
-FACES = [
-    (RunpodComfyWorkflowExecutor, name)
-    for name in ("submit_workflow", "stream_workflow", "watch_workflow", "start_workflow", "health")
-] + [(WorkflowHandle, name) for name in ("state", "events", "result", "cancel")]
+FACES = (
+    [
+        (RunpodComfyWorkflowExecutor, name)
+        for name in ("submit_workflow", "stream_workflow", "watch_workflow", "start_workflow", "health", "describe")
+    ]
+    + [(ComfyServerWorkflowExecutor, "describe")]
+    + [(WorkflowHandle, name) for name in ("state", "events", "result", "cancel")]
+)
 
 
 @pytest.mark.parametrize(("owner", "name"), FACES, ids=lambda value: getattr(value, "__name__", value))

@@ -39,6 +39,7 @@ from runpod_comfy.errors import (
 )
 
 if TYPE_CHECKING:
+    from runpod_comfy.dialects.description import PlaceDescription
     from runpod_comfy.events import BatchFinished, Event, Finished, OutputReady, Progress, Queued, Started, Warned
     from runpod_comfy.executors.base import WorkflowExecutor
     from runpod_comfy.executors.comfyui import ComfyServerWorkflowExecutor
@@ -74,6 +75,7 @@ __all__ = [
     "OutputReady",
     "OutputText",
     "PayloadTooLarge",
+    "PlaceDescription",
     "Problem",
     "Progress",
     "ProtocolError",
@@ -100,6 +102,7 @@ __all__ = [
 ]
 
 _HOME_OF = {
+    "PlaceDescription": "runpod_comfy.dialects.description",
     "BatchFinished": "runpod_comfy.events",
     "Event": "runpod_comfy.events",
     "Finished": "runpod_comfy.events",

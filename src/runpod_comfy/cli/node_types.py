@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["NodeTypes", "find_node_types"]
 
 _DESCRIBE = (
-    "Nothing is known yet of what endpoint {name} has installed. Give a file with its ComfyUI's answer to GET "
-    "/object_info (--object-info FILE), or a ComfyUI server with the same nodes (--comfyui URL)."
+    "Nothing is known yet of what endpoint {name} has installed. Ask it, once: runpod-comfy describe --endpoint {name} "
+    "(a job without GPU work, which may start a worker). Or give a file with its ComfyUI's answer to GET /object_info "
+    "(--object-info FILE), or a ComfyUI server with the same nodes (--comfyui URL)."
 )
 
 
@@ -32,7 +33,8 @@ def find_node_types(target: Target, *, file: Path | None, needed: bool = False) 
     """Return the node types of a place to run.
 
     A file weighs most; then a ComfyUI server is asked, and what an endpoint told is looked up. A workflow that cannot
-    be read without (``needed``) takes those of the ComfyUI on this machine where there are no others.
+    be read without (``needed``) takes those of the ComfyUI on this machine where there are no others, and no endpoint
+    was named with the command.
 
     Raises:
         ConfigurationError: The file is none, or nothing is known of the endpoint and it is needed.
@@ -51,6 +53,8 @@ def find_node_types(target: Target, *, file: Path | None, needed: bool = False) 
             kept = object_info_cache().load(target.name)
             if kept is not None:
                 return NodeTypes(kept.info, f"endpoint {target.name}, as it was on {kept.fetched_at[:10]}")
+            if needed and target.variable is None:
+                raise ConfigurationError(_DESCRIBE.format(name=target.name))  # its node types were meant, and no others
     if not needed:
         return None
     from runpod_comfy.settings import DEFAULT_COMFYUI_URL  # noqa: PLC0415 - see above

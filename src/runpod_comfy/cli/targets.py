@@ -96,9 +96,9 @@ def target_of_environment(*, endpoint: str | None, comfyui: str | None) -> Targe
     if comfyui or endpoint:
         return Target(kind="comfyui" if comfyui else "runpod", name=comfyui or endpoint)
     if url := os.environ.get("COMFYUI_URL"):
-        return Target(kind="comfyui", name=url)
+        return Target(kind="comfyui", name=url, variable="COMFYUI_URL")
     if endpoint_id := os.environ.get("RUNPOD_ENDPOINT_ID"):
-        return Target(kind="runpod", name=endpoint_id)
+        return Target(kind="runpod", name=endpoint_id, variable="RUNPOD_ENDPOINT_ID")
     return _from_profile(None)
 
 

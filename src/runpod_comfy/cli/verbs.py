@@ -36,6 +36,7 @@ _VERBS = {
     "run": _Listed("runpod_comfy.cli.run", "Run a workflow: template and photos in, images out."),
     "batch": _Listed("runpod_comfy.cli.batch", "Run a workflow for every row of a table, or over a grid: a dataset."),
     "template": _Listed("runpod_comfy.cli.template", "Make a workflow a template, look at one, check one."),
+    "describe": _Listed("runpod_comfy.cli.describe", "Ask an endpoint or a ComfyUI server what it has installed."),
     "example": _Listed(
         "runpod_comfy.cli.example", "Write a portrait template and two photos here, to try things with."
     ),

@@ -61,6 +61,16 @@ class AnswerReader:
         return self._native.gpu_s
 
     @property
+    def numbered(self) -> bool:
+        """Whether lines came that only this project's worker writes."""
+        return self._native.numbered
+
+    @property
+    def description(self) -> dict[str, Any] | None:
+        """What the worker said of itself, where it was asked."""
+        return self._native.description or self._official.description
+
+    @property
     def error(self) -> RemoteError | None:
         """What the worker said when it failed, or None."""
         return self._native.error or self._official.error

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["WorkerComfyuiReader", "kind_of_answer"]
 
 _NODE_FAILED = re.compile(r"Node Type: (?P<type>.*?), Node ID: (?P<id>.*?), Message: (?P<message>.*)", re.DOTALL)
-_OWN_WORDS = ("Workflow validation failed", "Failed to upload one or more input images", "Missing 'workflow' parameter")
+# Not "Missing 'workflow' parameter": old versions say that too, when they are asked to describe themselves.
+_OWN_WORDS = ("Workflow validation failed", "Failed to upload one or more input images")
 _SIMULATED = "simulated_uploaded/"
 _SHOWN_ERRORS = 5
 
@@ -76,6 +77,7 @@ class WorkerComfyuiReader:
         kind: The version that answered, once an answer of it is here.
         uses_bucket: Whether the answer named addresses.
         problems: What the answer could not give, as phrases.
+        description: What the worker said of itself, where it was asked: this project's does, in these shapes too.
     """
 
     layout: Layout = field(default_factory=Layout)
@@ -85,6 +87,7 @@ class WorkerComfyuiReader:
     kind: WorkerKind | None = None
     uses_bucket: bool = False
     problems: list[str] = field(default_factory=list)
+    description: dict[str, Any] | None = None
     _complete: bool = False
 
     @property
@@ -104,6 +107,10 @@ class WorkerComfyuiReader:
                 self.kind = "worker-comfyui"
                 self.error = self._failure([error, *details])
             return
+        match output:
+            case {"describe": dict(description)}:
+                self.kind, self.description, self._complete = "worker-comfyui", description, True
+                return
         self.kind = kind_of_answer(output)
         if self.kind is None:
             return

@@ -57,7 +57,7 @@ class WorkflowExecutor(ABC):
 
     Attributes:
         preflight: Whether workflows are checked against the node types that are known of the place, before anything
-            is sent. They are known where somebody asked for them: ``runpod-comfy template validate``.
+            is sent. They are known once somebody has asked for them: ``describe()``, ``runpod-comfy describe``.
 
     Raises:
         ConfigurationError: One of them is not a whole number of at least 1.

@@ -15,19 +15,23 @@ from runpod_comfy import _loop
 from runpod_comfy.comfyui.client import ComfyUIClient
 from runpod_comfy.comfyui.follow import FollowPace
 from runpod_comfy.comfyui.runner import run_batches
+from runpod_comfy.dialects.description import read_description
 from runpod_comfy.errors import ConfigurationError, NotFound, ProtocolError
 from runpod_comfy.events import Queued, Started
 from runpod_comfy.executors.base import WorkflowExecutor
 from runpod_comfy.executors.credentials import request_headers, without_credentials
+from runpod_comfy.executors.describing import keep_description
 from runpod_comfy.executors.preflight import object_info_cache
 from runpod_comfy.serverless.connect import http_session
 from runpod_comfy.settings import comfyui_url, shown_url
+from runpod_comfy.worker.describe import describe_comfyui
 from runpod_comfy.workflow.object_info import ObjectInfo
 from runpod_comfy.workflow.object_info_cache import KeptObjectInfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
+    from runpod_comfy.dialects.description import PlaceDescription
     from runpod_comfy.events import Event
     from runpod_comfy.executors.request import WorkflowRequest
     from runpod_comfy.executors.shelf import Shelf
@@ -89,6 +93,31 @@ class ComfyServerWorkflowExecutor(WorkflowExecutor):
             RunpodComfyError: It does not answer, or is not ComfyUI.
         """
         return _loop.run_sync(self._version)
+
+    def describe(self, *, object_info: bool = True) -> PlaceDescription:
+        """Return what the server has: versions, node classes, models, custom nodes.
+
+        Node types are kept on this machine as :meth:`RunpodComfyWorkflowExecutor.describe` does.
+
+        Args:
+            object_info: Return, and keep, the inputs of all node classes too.
+
+        Raises:
+            RunpodComfyError: It does not answer, or is not ComfyUI.
+        """
+        return _loop.run_sync(lambda: self._describe(object_info))
+
+    def describe_async(self, *, object_info: bool = True) -> asyncio.Future[PlaceDescription]:
+        """Return a future of what :meth:`describe` returns."""
+        return _loop.run_async(lambda: self._describe(object_info))
+
+    async def _describe(self, object_info: bool) -> PlaceDescription:  # noqa: FBT001 - private
+        client = ComfyUIClient(self.url, session=await self._session(), headers=self._headers)
+        await _recognise(client)
+        told, info = await describe_comfyui(client)
+        about = read_description(told, place=self.place, object_info=info if object_info else None)
+        await keep_description(self.url, about)
+        return about
 
     async def _version(self) -> str:
         client = ComfyUIClient(self.url, session=await self._session(), headers=self._headers)

@@ -112,7 +112,8 @@ def _read(bring: Callable[[], Iterator[Heard]], reader: AnswerReader, shelf: She
 def _remember(link: EndpointLink, reader: AnswerReader) -> None:
     if reader.kind is not None:
         link.habits.worker = reader.kind
-        link.habits.uses_bucket = reader.uses_bucket
+        if reader.outputs:  # else nothing told where they go
+            link.habits.uses_bucket = reader.uses_bucket
 
 
 async def _updates(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from runpod_comfy import _loop
 from runpod_comfy.executors.runpod import RunpodComfyWorkflowExecutor
 from runpod_comfy.serverless.connect import connect
-from runpod_comfy.settings import EndpointSettings
+from runpod_comfy.settings import EndpointSettings, comfyui_url
 
 if TYPE_CHECKING:
     from runpod_comfy.emulator.api import EmulatorServer
@@ -126,6 +126,10 @@ class LocalWorkflowExecutor(RunpodComfyWorkflowExecutor):
 
     def __repr__(self) -> str:
         return f"LocalWorkflowExecutor(batch_size={self.batch_size}, comfyui_url={self._comfyui_url!r})"
+
+    def _target(self) -> str | None:
+        # Not the endpoint's id, which every emulator has.
+        return None if self._comfyui_url is None else comfyui_url(self._comfyui_url)
 
     async def _connect(self) -> EndpointLink:
         # Shared under a key of its own, so that it is started once and stopped at exit.

@@ -60,8 +60,14 @@ async def check_submission(
         kept = fresh
         problems = await asyncio.to_thread(_problems, submission, kept, source)
     known = f"{shown_url(target)}, as it was known on {kept.fetched_at[:10]},"
-    refuse_faulty(problems, target=known, remedy="To send it anyway: executor.preflight = False, or run … --no-check.")
+    refuse_faulty(problems, target=known, remedy=_REMEDY)
     return tuple(f"{problem.where}: {problem.message}" for problem in problems if problem.code != "unused_image")
+
+
+_REMEDY = (
+    "Has it changed since? `runpod-comfy describe` asks it anew. To send it anyway: executor.preflight = False, or run "
+    "… --no-check."
+)
 
 
 def _problems(submission: Submission, kept: KeptObjectInfo, source: str) -> tuple[Problem, ...]:

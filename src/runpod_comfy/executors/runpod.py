@@ -10,6 +10,7 @@ from runpod_comfy.dialects.answer import AnswerReader
 from runpod_comfy.dialects.base import WorkerKind
 from runpod_comfy.errors import ConfigurationError
 from runpod_comfy.executors.base import WorkflowExecutor
+from runpod_comfy.executors.describing import DESCRIBE_TIMEOUT_S, describe_endpoint, keep_description
 from runpod_comfy.executors.handle import WorkflowHandle
 from runpod_comfy.executors.jobs import Jobs
 from runpod_comfy.executors.plan import plan_jobs
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator
 
+    from runpod_comfy.dialects.description import PlaceDescription
     from runpod_comfy.events import Event
     from runpod_comfy.executors.request import WorkflowRequest
     from runpod_comfy.results import Timings
@@ -95,7 +97,7 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(endpoint={self.endpoint_id!r}, batch_size={self.batch_size})"
 
-    def _target(self) -> str:
+    def _target(self) -> str | None:
         return self.endpoint_id
 
     @request_method(workflow_request)
@@ -131,6 +133,41 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
     def health_async(self) -> asyncio.Future[EndpointHealth]:
         """Return a future of how many jobs and workers the endpoint has, by state."""
         return _loop.run_async(self._health)
+
+    def describe(self, *, object_info: bool = True, timeout: float = DESCRIBE_TIMEOUT_S) -> PlaceDescription:
+        """Ask a worker what it has: versions, node classes, models, custom nodes. Ctrl-C cancels the job.
+
+        It is a job without work for the GPU. Yet a worker takes it, and starts for it where none runs: what RunPod
+        bills for a start, and for the idle time after it, is billed for this too (unconfirmed on hosted RunPod). So
+        it is never sent but when it is asked for. With ``object_info`` the node types are kept on this machine, and
+        from then on workflows for this endpoint are checked against them before they are sent (``preflight``); ask
+        again when the endpoint's nodes or models have changed.
+
+        >>> about = RunpodComfyWorkflowExecutor("4m7x2k9q").describe()  # doctest: +SKIP
+        >>> "KSampler" in about.node_classes, about.models["checkpoints"]
+
+        Args:
+            object_info: Ask for the inputs of all node classes too, some hundred KB.
+            timeout: Seconds to wait, for a worker to start included; then the job is cancelled.
+
+        Raises:
+            ProtocolError: The endpoint runs another worker than this project's.
+            JobError: The worker could not answer, or (WaitTimeout) not in time.
+        """
+        return _loop.run_sync(lambda: self._describe(object_info, timeout))
+
+    def describe_async(
+        self, *, object_info: bool = True, timeout: float = DESCRIBE_TIMEOUT_S
+    ) -> asyncio.Future[PlaceDescription]:
+        """Return a future of what :meth:`describe` returns. Cancelling the future cancels the job."""
+        return _loop.run_async(lambda: self._describe(object_info, timeout))
+
+    async def _describe(self, object_info: bool, timeout_s: float) -> PlaceDescription:  # noqa: FBT001 - private
+        link = await self._connect()
+        about = await describe_endpoint(link, place=self.place, object_info=object_info, timeout_s=timeout_s)
+        if (target := self._target()) is not None:
+            await keep_description(target, about)
+        return about
 
     async def _health(self) -> EndpointHealth:
         return await (await self._connect()).api.health()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runpod_comfy.serverless.connect import EndpointLink
     from runpod_comfy.submission import Submission
 
-__all__ = ["Parcel", "pack", "send_job"]
+__all__ = ["Parcel", "pack", "policy_of", "send_job", "send_parcel"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +69,7 @@ def pack(submission: Submission, *, timeout_s: float | None, worker: WorkerKind 
     job_input, layout = encode_request(submission, worker)
     request: dict[str, Any] = {"input": job_input}
     if timeout_s is not None:
-        request["policy"] = {
-            "executionTimeout": _milliseconds(timeout_s, _MIN_EXECUTION_TIMEOUT_S),
-            "ttl": _milliseconds(timeout_s, _MIN_TTL_S),
-        }
+        request["policy"] = policy_of(timeout_s)
     body = orjson.dumps(request)
     if len(body) <= MAX_RUN_BODY_BYTES:
         return Parcel(body, layout)
@@ -93,6 +90,14 @@ def pack(submission: Submission, *, timeout_s: float | None, worker: WorkerKind 
     )
 
 
+def policy_of(timeout_s: float) -> dict[str, int]:
+    """Return the part of a request that tells RunPod when to end the job."""
+    return {
+        "executionTimeout": _milliseconds(timeout_s, _MIN_EXECUTION_TIMEOUT_S),
+        "ttl": _milliseconds(timeout_s, _MIN_TTL_S),
+    }
+
+
 def _milliseconds(seconds: float, least_s: int) -> int:
     return int(min(max(seconds, least_s), _MAX_POLICY_S) * 1000)
 
@@ -100,24 +105,26 @@ def _milliseconds(seconds: float, least_s: int) -> int:
 async def send_job(
     link: EndpointLink, submission: Submission, *, timeout_s: float | None, worker: WorkerKind | None
 ) -> tuple[str, Layout]:
-    """Submit a job; return its id, and what its answer will be read with.
-
-    It is sent again only where it surely was not accepted.
-
-    Interrupted while the request is under way, this waits for the answer, cancels the job, and then gives way; while it
-    waits for its turn, this gives way at once.
+    """Submit a job, as ``send_parcel`` does; return its id, and what its answer will be read with.
 
     Raises:
         PayloadTooLarge: It is over RunPod's limits; nothing was sent.
         TemplateError: That worker cannot give a variable that the template used; nothing was sent.
     """
     parcel = await asyncio.to_thread(pack, submission, timeout_s=timeout_s, worker=worker)
+    return await send_parcel(link, parcel, submission_id=submission.submission_id), parcel.layout
+
+
+async def send_parcel(link: EndpointLink, parcel: Parcel, *, submission_id: str) -> str:
+    """Submit a job and return its id. It is sent again only where it surely was not accepted.
+
+    Interrupted while the request is under way, this waits for the answer, cancels the job, and then gives way; while it
+    waits for its turn, this gives way at once.
+    """
     dispatch = _Dispatch()
-    sending = asyncio.ensure_future(_send(link, parcel, submission.submission_id, dispatch))
-    layout = parcel.layout
-    del parcel
+    sending = asyncio.ensure_future(_send(link, parcel, submission_id, dispatch))
     try:
-        return await asyncio.shield(sending), layout
+        return await asyncio.shield(sending)
     except asyncio.CancelledError:
         dispatch.wanted = False
         if not dispatch.on_wire:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.comfyui.client import ComfyUIClient
 
-__all__ = ["describe", "wants_description"]
+__all__ = ["describe", "describe_comfyui", "wants_description"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +53,23 @@ async def describe(client: ComfyUIClient, body: Mapping[str, Any], *, facts: Map
     Raises:
         TransportError: ComfyUI does not answer.
     """
+    about, info = await describe_comfyui(client)
+    about = {**facts, "worker": {"version": __version__, "protocol": PROTOCOL, **facts.get("worker", {})}, **about}
+    wanted = body.get("describe")
+    if isinstance(wanted, dict) and wanted.get("object_info"):
+        about["object_info_gzip"] = await asyncio.to_thread(_packed, info)
+    return about
+
+
+async def describe_comfyui(client: ComfyUIClient) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return ComfyUI's part of a description, and the inputs of all its nodes (``GET /object_info``).
+
+    Raises:
+        TransportError: It does not answer.
+    """
     stats, info, models = await asyncio.gather(client.system_stats(), client.object_info(), _models(client))
     system = stats["system"]
     about: dict[str, Any] = {
-        **facts,
-        "worker": {"version": __version__, "protocol": PROTOCOL, **facts.get("worker", {})},
         "comfyui": {
             "version": system.get("comfyui_version"),
             "python": system.get("python_version"),
@@ -69,10 +81,9 @@ async def describe(client: ComfyUIClient, body: Mapping[str, Any], *, facts: Map
     }
     if models is not None:
         about["models"] = models
-    wanted = body.get("describe")
-    if isinstance(wanted, dict) and wanted.get("object_info"):
-        about["object_info_gzip"] = await asyncio.to_thread(_packed, info)
-    return about
+    if system.get("stand_in"):
+        about["comfyui"]["stand_in"] = True
+    return about, info
 
 
 async def _models(client: ComfyUIClient) -> dict[str, list[str]] | None:

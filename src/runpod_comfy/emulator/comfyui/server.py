@@ -338,7 +338,9 @@ class ComfyUIStandIn:
 
     async def _system_stats(self, _: web.Request) -> web.Response:
         argv = ["main.py", *(["--base-directory", str(self.folder)] if self._show_folder else [])]
-        return _json({"system": {"comfyui_version": _VERSION, "argv": argv, "stand_in": True}, "devices": []})
+        # A strict one runs what it lists and nothing else, as a real server does.
+        stand_in = {} if self._strict_nodes else {"stand_in": True}
+        return _json({"system": {"comfyui_version": _VERSION, "argv": argv, **stand_in}, "devices": []})
 
     # -- files -----------------------------------------------------------------------------------------------------
 
