@@ -23,7 +23,9 @@ from runpod_comfy.errors import (
     JobError,
     JobExpired,
     JobFailed,
+    JobInUse,
     JobTimedOut,
+    LedgerError,
     NotFound,
     OutputLost,
     PayloadTooLarge,
@@ -39,8 +41,19 @@ from runpod_comfy.errors import (
 )
 
 if TYPE_CHECKING:
+    )
+        BatchFinished,
+        Event,
+        Finished,
     from runpod_comfy.dialects.description import PlaceDescription
+    from runpod_comfy.events import (
     from runpod_comfy.events import BatchFinished, Event, Finished, OutputReady, Progress, Queued, Started, Warned
+        OutputReady,
+        Progress,
+        Queued,
+        Started,
+        Waiting,
+        Warned,
     from runpod_comfy.executors.base import WorkflowExecutor
     from runpod_comfy.executors.comfyui import ComfyServerWorkflowExecutor
     from runpod_comfy.executors.fallback import FallbackExecutor
@@ -66,7 +79,9 @@ __all__ = [
     "JobError",
     "JobExpired",
     "JobFailed",
+    "JobInUse",
     "JobTimedOut",
+    "LedgerError",
     "LocalWorkflowExecutor",
     "NotFound",
     "ObjectInfo",
@@ -90,6 +105,7 @@ __all__ = [
     "Timings",
     "TransportError",
     "WaitTimeout",
+    "Waiting",
     "Warned",
     "WorkflowExecutor",
     "WorkflowGraphError",
@@ -110,6 +126,7 @@ _HOME_OF = {
     "Progress": "runpod_comfy.events",
     "Queued": "runpod_comfy.events",
     "Started": "runpod_comfy.events",
+    "Waiting": "runpod_comfy.events",
     "Warned": "runpod_comfy.events",
     "WorkflowExecutor": "runpod_comfy.executors.base",
     "ComfyServerWorkflowExecutor": "runpod_comfy.executors.comfyui",

@@ -16,12 +16,14 @@
     │   └── ServerError                   5xx
     ├── SubmissionUncertain               POST /run was sent and never answered
     ├── ProtocolError                     an answer we cannot read
+    ├── LedgerError                       the ledger's file cannot be read or written
     └── JobError                          the job exists and did not deliver everything
         ├── JobFailed                     the worker or ComfyUI reported an error
         ├── JobCancelled                  somebody cancelled it
         ├── JobTimedOut                   RunPod ended it (executionTimeout or ttl)
         ├── JobExpired                    RunPod no longer knows it
         ├── OutputLost                    it ended, and a part of its output never arrived
+        ├── JobInUse                      another process reads it, and there must be one reader
         └── WaitTimeout (TimeoutError)    we stopped waiting; see its ``job_id``
 
 Handlers choose by class and by the ids an error carries, never by its text. Nothing in this module imports
@@ -45,7 +47,9 @@ __all__ = [
     "JobError",
     "JobExpired",
     "JobFailed",
+    "JobInUse",
     "JobTimedOut",
+    "LedgerError",
     "NotFound",
     "OutputLost",
     "PayloadTooLarge",
@@ -207,6 +211,10 @@ class ProtocolError(RunpodComfyError):
     """An answer that cannot be read: the endpoint runs another kind of worker, or a broken one."""
 
 
+class LedgerError(RunpodComfyError):
+    """The ledger's file cannot be read or written: a full disk, a read-only folder. The text names the file."""
+
+
 class JobError(RunpodComfyError):
     """The job exists and did not deliver everything; ``partial`` holds what did arrive.
 
@@ -265,7 +273,17 @@ class JobExpired(JobError):
 
 
 class OutputLost(JobError):
-    """The job ended and a part of its output never arrived; ``partial`` holds the rest."""
+    """The job ended and a part of its output never arrived; ``partial`` holds the rest.
+
+    Attributes:
+        missing_batches: The batches that are not whole, counted from 0; empty where that is not known.
+    """
+
+    missing_batches: tuple[int, ...] = ()
+
+
+class JobInUse(JobError):
+    """Another process reads the job; a second reader of its stream would take pieces away. Wait, or take it over."""
 
 
 class WaitTimeout(JobError, TimeoutError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from runpod_comfy.results import Output, WorkflowResult
 
-__all__ = ["BatchFinished", "Event", "Finished", "OutputReady", "Progress", "Queued", "Started", "Warned"]
+__all__ = ["BatchFinished", "Event", "Finished", "OutputReady", "Progress", "Queued", "Started", "Waiting", "Warned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,22 @@ class Queued:
 
     job_id: str
     place: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """The job waits for a worker, and this is why, as far as the endpoint tells.
+
+    Attributes:
+        reason: A word for programs: ``busy``, ``starting``, ``throttled``, ``unhealthy``, ``no_workers``,
+            ``restarted`` or ``unknown``.
+        message: A sentence for people, with what to do where something can be done.
+        waited_s: How long the job has waited, in seconds.
+    """
+
+    reason: str
+    message: str
+    waited_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,4 +121,4 @@ class Finished:
     result: WorkflowResult
 
 
-Event: TypeAlias = Queued | Started | Progress | OutputReady | BatchFinished | Warned | Finished
+Event: TypeAlias = Queued | Waiting | Started | Progress | OutputReady | BatchFinished | Warned | Finished

@@ -5,6 +5,7 @@
 | API key | ``api_key=``, ``runpod.api_key`` | ``RUNPOD_API_KEY`` | profile, then RunPod's ``~/.runpod/config.toml`` |
 | endpoint | ``endpoint=`` | ``RUNPOD_ENDPOINT_ID`` | profile (see ``profiles``) |
 | base URL | ``base_url=`` | ``RUNPOD_ENDPOINT_BASE_URL`` | profile |
+| ledger | ``ledger=`` | ``RUNPOD_COMFY_LEDGER`` | |
 | ComfyUI | ``url=`` | ``COMFYUI_URL`` | |
 
 Nothing is read at import. The ``runpod`` package is never imported (it takes 1.5 s); where the caller has imported it,
@@ -40,6 +41,7 @@ __all__ = [
     "WorkerSettings",
     "cache_dir",
     "comfyui_url",
+    "ledger_path",
     "shown_url",
     "shown_value",
 ]
@@ -190,6 +192,24 @@ def _choice(env: Mapping[str, str], variable: str, choices: Any, *, default: str
     if value not in get_args(choices):
         raise ConfigurationError(f"{variable} is {value!r}; it takes {' or '.join(map(repr, get_args(choices)))}.")
     return value
+
+
+def ledger_path(
+    ledger: bool | str | os.PathLike[str] | None,  # noqa: FBT001 - it is named at its only callers
+    *,
+    environ: Mapping[str, str] | None = None,
+) -> str | None:
+    """Return the ledger's file: the argument, or for True ``RUNPOD_COMFY_LEDGER`` or the user's own; None for none."""
+    if ledger is None or ledger is False:
+        return None
+    if ledger is not True:
+        return os.fspath(Path(ledger).absolute())
+    env = os.environ if environ is None else environ
+    if named := env.get("RUNPOD_COMFY_LEDGER"):
+        return os.fspath(Path(named).absolute())
+    import platformdirs  # noqa: PLC0415 - 16 ms that whoever names the file does not need
+
+    return os.fspath(platformdirs.user_state_path("runpod-comfy", appauthor=False) / "jobs.sqlite")
 
 
 def comfyui_url(url: str | None = None, *, environ: Mapping[str, str] | None = None) -> str:

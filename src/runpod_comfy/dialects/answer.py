@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.dialects.native import NativeReader
+from runpod_comfy.dialects.numbered import missing_batches
 from runpod_comfy.dialects.worker_comfyui import WorkerComfyuiReader
 from runpod_comfy.dialects.worker_comfyui_request import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from runpod_comfy.dialects.base import Heard, WorkerKind
     from runpod_comfy.dialects.native import RemoteError
+    from runpod_comfy.dialects.numbered import Line
 
 __all__ = ["AnswerReader"]
 
@@ -34,6 +36,25 @@ class AnswerReader:
         self._batch_count = batch_count
         self._native = NativeReader()
         self._official = WorkerComfyuiReader(layout or Layout())
+
+    def resume(self, earlier: Iterable[Line]) -> None:
+        """Count numbered lines as here that an earlier reader has put away; before anything is read."""
+        self._native = NativeReader(earlier=earlier)
+
+    @property
+    def arrived(self) -> list[Line]:
+        """The numbered lines that are here, in the order of arrival; it grows."""
+        return self._native.arrived
+
+    def missing_batches(self, batch_count: int) -> tuple[int, ...] | None:
+        """Return the batches that are not whole; None where lines have no numbers to tell that by.
+
+        Args:
+            batch_count: How many the job has; 0 goes by what the worker said.
+        """
+        native = self._native
+        count = batch_count or native.batch_count
+        return missing_batches(native.arrived, count) if native.numbered and count and not native.lost else None
 
     @property
     def kind(self) -> WorkerKind | None:

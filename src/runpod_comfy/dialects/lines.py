@@ -62,6 +62,10 @@ class LineJoiner:
         if start < len(piece):
             self._keep(piece[start:])
 
+    def abandon(self) -> None:
+        """Give up the line that has begun: its end will not come."""
+        self._pieces, self._chars = [], 0
+
     def _keep(self, piece: str) -> None:
         self._chars += len(piece)
         if self._chars > self._max_chars:

@@ -24,13 +24,14 @@ import json
 import re
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from runpod_comfy.dialects.lifting import Lifted, lift
 from runpod_comfy.dialects.lines import LineJoiner, cut_line
+from runpod_comfy.dialects.numbered import Line
 from runpod_comfy.errors import ProtocolError
 from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
 from runpod_comfy.media.formats import media_type_of
@@ -38,7 +39,7 @@ from runpod_comfy.media.wire import from_base64, to_base64
 from runpod_comfy.results import Origin, OutputElsewhere, OutputFile, OutputText, WorkflowOutputImage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from runpod_comfy.events import Event
     from runpod_comfy.results import Output
@@ -101,6 +102,7 @@ def _json(line: dict[str, Any]) -> str:
     return json.dumps(line, ensure_ascii=True, separators=(",", ":"))
 
 
+_HEAD_CHARS = 40
 _HEAD = re.compile(rb'\{"seq":(\d{1,9}),"crc32":(\d{1,10}),')
 
 
@@ -166,6 +168,9 @@ class NativeReader:
         batches_done: How many batches the worker has finished.
         lost: What is known to have arrived damaged, as phrases.
         description: What the worker said of itself, where it was asked.
+        arrived: The numbered lines that are here, in the order of arrival.
+        batch_count: How many batches the job has, once the worker has said so; 0 before.
+        earlier: The lines that an earlier reader of the job has put away; they are passed over.
     """
 
     description: dict[str, Any] | None = None
@@ -176,10 +181,18 @@ class NativeReader:
     foreign: str | None = None
     batches_done: int = 0
     lost: list[str] = field(default_factory=list)
+    arrived: list[Line] = field(default_factory=list)
+    batch_count: int = 0
+    earlier: InitVar[Iterable[Line]] = ()
     _joiner: LineJoiner = field(default_factory=LineJoiner)
     _seen: set[int] = field(default_factory=set)
     _line_count: int | None = None
     _spoilt: int = 0
+
+    def __post_init__(self, earlier: Iterable[Line]) -> None:
+        self.arrived += earlier
+        self._seen.update(line.seq for line in self.arrived)
+        self._line_count = next((line.seq + 1 for line in self.arrived if line.ends_job), None)
 
     @property
     def complete(self) -> bool:
@@ -234,6 +247,11 @@ class NativeReader:
                 f"The worker answered {_shape(piece)} where the native dialect has lines of text. "
                 "The endpoint runs another kind of worker; deploy this project's, or one of the same wire format."
             )
+        if self._joiner.pending and _HEAD.match(piece[:_HEAD_CHARS].encode("ascii", "replace")):
+            # Within a line its quotes would be escaped: this is another line's beginning, and the end of the one
+            # before was lost, or its worker died and the next one begins anew.
+            self._spoilt += 1
+            self._joiner.abandon()
         for line in self._joiner.feed(piece):
             yield from self._line(line)
 
@@ -262,7 +280,7 @@ class NativeReader:
         lost_before = len(self.lost)
         yield from self._outputs(line, lifted, ours=self.numbered or seq is not None)
         if seq is not None and len(self.lost) == lost_before:
-            self._seen.add(seq)
+            self._note_arrival(seq, line)
         yield from _notes(line)
         self._ends(line)
         if isinstance(line.get("describe"), dict):
@@ -270,6 +288,7 @@ class NativeReader:
         if isinstance(line.get("batch_done"), dict):
             self.batches_done += 1
             about = line["batch_done"]
+            self.batch_count = max(self.batch_count, _int(about.get("batch_count")) or 0)
             yield BatchFinished(
                 batch=_int(line.get("batch")) or 0,
                 batch_count=_int(about.get("batch_count")) or 0,
@@ -277,12 +296,18 @@ class NativeReader:
                 gpu_s=_number(about.get("gpu_s")),
             )
 
+    def _note_arrival(self, seq: int, line: dict[str, Any]) -> None:
+        self._seen.add(seq)
+        ends_batch, ends_job = isinstance(line.get("batch_done"), dict), isinstance(line.get("done"), dict)
+        self.arrived.append(Line(seq, _int(line.get("batch")), ends_batch, ends_job))
+
     def _outputs(self, line: dict[str, Any], lifted: Lifted, *, ours: bool) -> Iterator[OutputReady | OutputElsewhere]:
         origin = Origin(
             batch=_int(line.get("batch")),
             seed=_int(line.get("seed")),
             node_id=_text(line.get("node_id")),
             node_title=_text(line.get("node_title")),
+            line=_int(line.get("seq")),
         )
         for key, data_key in (("images", "image"), ("files", "data")):
             for item in _items(line, key):

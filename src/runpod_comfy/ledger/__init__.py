@@ -1,0 +1,25 @@
+"""What was submitted and what arrived, in one SQLite file that outlives every process.
+
+``rows`` are the values, ``schema`` the file, ``holders`` says who reads a job, ``book`` is the ledger itself,
+``private`` decides what of a template's variables is kept.
+
+Never in it: input images, API keys, the rendered workflow.
+"""
+
+from __future__ import annotations
+
+from runpod_comfy.ledger.book import Ledger
+from runpod_comfy.ledger.private import keepable_variables
+from runpod_comfy.ledger.rows import ENDED, UNDER_WAY, Entry, Recipe, SavedOutput, State, Submitted
+
+__all__ = [
+    "ENDED",
+    "UNDER_WAY",
+    "Entry",
+    "Ledger",
+    "Recipe",
+    "SavedOutput",
+    "State",
+    "Submitted",
+    "keepable_variables",
+]
