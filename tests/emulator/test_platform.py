@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from runpod_comfy.emulator.faults import DropPiece, Fault, FaultPlan, LateProgress
+from runpod_comfy.emulator.fault_plan import FaultPlan
+from runpod_comfy.emulator.faults import DropPiece, Fault, LateProgress
 from runpod_comfy.emulator.jobs import EndpointConfig, JobState
 from runpod_comfy.emulator.lifecycle import CLOCK, Topic
 from runpod_comfy.emulator.platform import Platform, Report

@@ -1,7 +1,8 @@
 """RunPod Serverless and ComfyUI on this machine: servers, not mocks, with the real ones' sharp edges.
 
 RunPod's half is made of small modules: ``jobs`` (values), ``bodies`` (what arrives, checked), ``platform`` over
-``lifecycle`` (jobs and clock, pure), ``faults`` (planned faults), ``limits`` (published rate limits), ``changes``
+``lifecycle`` (jobs and clock, pure), ``faults`` and
+``fault_plan`` (planned faults), ``limits`` (published rate limits), ``changes``
 (waiting for the platform), ``client_routes`` and ``worker_routes`` (HTTP), ``api`` (the server), ``inprocess`` (a
 worker without the SDK).
 
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runpod_comfy.emulator.api import EmulatorServer, EmulatorThread
-    from runpod_comfy.emulator.faults import Fault, FaultPlan
+    from runpod_comfy.emulator.fault_plan import FaultPlan
+    from runpod_comfy.emulator.faults import Fault
     from runpod_comfy.emulator.inprocess import InProcessWorker
     from runpod_comfy.emulator.jobs import EndpointConfig, JobState, JobStatus
     from runpod_comfy.emulator.platform import Platform
@@ -43,7 +45,7 @@ _HOMES = {
     "EmulatorThread": "api",
     "EndpointConfig": "jobs",
     "Fault": "faults",
-    "FaultPlan": "faults",
+    "FaultPlan": "fault_plan",
     "InProcessWorker": "inprocess",
     "JobState": "jobs",
     "JobStatus": "jobs",

@@ -30,7 +30,18 @@ from aiohttp import web
 
 from runpod_comfy.emulator.changes import Changes
 from runpod_comfy.emulator.client_routes import ClientRoutes, authenticate, json_response
-from runpod_comfy.emulator.faults import CLIENT_ROUTES, Delay, Html, Reset, Status, Truncate
+from runpod_comfy.emulator.faults import (
+    CLIENT_ROUTES,
+    Answer,
+    ClockJump,
+    Delay,
+    Expire,
+    Html,
+    Redirect,
+    Reset,
+    Status,
+    Truncate,
+)
 from runpod_comfy.emulator.jobs import EndpointConfig
 from runpod_comfy.emulator.limits import RateLimiter
 from runpod_comfy.emulator.platform import Platform
@@ -171,21 +182,17 @@ class EmulatorServer:
             case Delay(delay_s=delay_s):
                 await asyncio.sleep(delay_s)
                 return await handler(request)
+            case ClockJump(jump_s=jump_s):
+                self.platform.skip(jump_s)
+                return await handler(request)
+            case Expire():
+                self.platform.expire(request.match_info["endpoint_id"], request.match_info["job_id"])
+                return await handler(request)
             case Truncate():
                 return await _truncated(request, await handler(request))
         if action.processed:
             await handler(request)
-        match action:
-            case Status(code=code, retry_after_s=retry_after_s):
-                answer = json_response(orjson.dumps({"error": "planned fault"}), status=code)
-                if retry_after_s is not None:
-                    answer.headers["Retry-After"] = f"{retry_after_s:g}"
-                return answer
-            case Html(code=code):
-                page = f"<html><head><title>{code}</title></head><body>planned fault</body></html>"
-                return web.Response(text=page, status=code, content_type="text/html")
-            case Reset():
-                return _reset(request)
+        return _reset(request) if isinstance(action, Reset) else _replaced(action)
 
     @web.middleware
     async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -263,6 +270,22 @@ class EmulatorThread:
             await self._stop.wait()
         finally:
             await self.server.stop()
+
+
+def _replaced(action: Status | Html | Answer | Redirect) -> web.Response:
+    match action:
+        case Status(code=code, retry_after_s=retry_after_s):
+            answer = json_response(orjson.dumps({"error": "planned fault"}), status=code)
+            if retry_after_s is not None:
+                answer.headers["Retry-After"] = f"{retry_after_s:g}"
+            return answer
+        case Html(code=code):
+            page = f"<html><head><title>{code}</title></head><body>planned fault</body></html>"
+            return web.Response(text=page, status=code, content_type="text/html")
+        case Answer(body=body, code=code):
+            return json_response(body if isinstance(body, bytes) else orjson.dumps(body), status=code)
+        case Redirect(url=url, code=code):
+            return web.Response(status=code, headers={"Location": url})
 
 
 def _reset(request: web.Request) -> web.Response:

@@ -1,35 +1,49 @@
-"""Faults on purpose: what a client or a worker of RunPod has to survive, planned per route.
+"""Faults on purpose: what a client or a worker of RunPod has to survive, planned per route and per job.
 
->>> from runpod_comfy.emulator.faults import Fault, FaultPlan, Reset, Status
+>>> from runpod_comfy.emulator.fault_plan import FaultPlan
+>>> from runpod_comfy.emulator.faults import Fault, Reset, Status
 >>> plan = FaultPlan(
 ...     Fault("status", Status(503), times=2),  # the first two reads of /status
 ...     Fault("run", Reset(processed=True), after=1),  # the second POST /run: the job exists, the answer is lost
 ... )
 
-A plan belongs to a platform (``Platform(…, faults=plan)``) and can grow while it runs. Requests meet it in one place
-of the server; ``DropPiece`` and ``LateProgress`` act in the platform, so a worker in the same process meets them too.
+A plan belongs to a platform (``Platform(…, faults=plan)``, or ``runpod_emulator.platform.faults`` in a test) and can
+grow while it runs. Faults of requests happen in one place of the server; those of pieces and results happen in the
+platform, so a worker in the same process meets them too. ``fault_plan.storm``
+makes random faults on every route.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
 
 from runpod_comfy.errors import ConfigurationError
 
 __all__ = [
+    "CLIENT_ROUTES",
     "ROUTES",
     "Action",
+    "Answer",
+    "ClockJump",
     "Delay",
     "DropPiece",
+    "DropReport",
+    "DuplicatePiece",
+    "Expire",
     "Fault",
-    "FaultPlan",
     "Html",
     "LateProgress",
+    "PieceAction",
+    "Redirect",
+    "RepeatPieces",
+    "ReplaceReport",
+    "ReportAction",
     "RequestAction",
     "Reset",
     "Status",
     "Truncate",
+    "WorkerDies",
 ]
 
 CLIENT_ROUTES: Final = (
@@ -46,6 +60,8 @@ CLIENT_ROUTES: Final = (
 )
 WORKER_ROUTES: Final = ("job-take", "job-take-batch", "job-done", "job-stream", "job-stop", "ping")
 ROUTES: Final = CLIENT_ROUTES + WORKER_ROUTES
+
+# -- requests ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +89,35 @@ class Html:
     """
 
     code: int = 502
+    processed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer with a body of your own: what ``/health`` may say, or what no client should meet.
+
+    Attributes:
+        body: Bytes as they are, or a value that becomes JSON.
+        code: The status.
+        processed: Whether the request takes effect before its answer is replaced.
+    """
+
+    body: Any = field(repr=False)
+    code: int = 200
+    processed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Send the client elsewhere, where its key must not go.
+
+    Attributes:
+        url: Where to.
+        code: The status.
+    """
+
+    url: str
+    code: int = 307
     processed: bool = False
 
 
@@ -105,14 +150,79 @@ class Delay:
 
 
 @dataclass(frozen=True, slots=True)
+class Expire:
+    """Forget the job before its request is answered, as at the end of its ``ttl`` or of its result's retention."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockJump:
+    """Let the platform's clock jump ahead before the request is answered: whatever falls due happens.
+
+    Attributes:
+        jump_s: How far, in seconds.
+    """
+
+    jump_s: float
+
+
+# -- pieces and results, also of a worker in the same process ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
 class DropPiece:
     """Lose a streamed piece that the worker believes sent, as the SDK does after one connection reset.
 
     Attributes:
-        index: Which piece of the job, counted from 0.
+        index: Which piece of the job, counted from 0; None for any.
     """
 
-    index: int
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatePiece:
+    """Keep a streamed piece twice, as when the worker's request was sent again after its answer was lost.
+
+    Attributes:
+        index: Which piece of the job, counted from 0; None for any.
+    """
+
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDies:
+    """Let the worker die instead of sending a piece: its jobs are queued again, or FAILED after too many deaths.
+
+    A worker in the same process is told to stop them, and takes the place of the one that follows.
+
+    Attributes:
+        index: At which piece of the job, counted from 0 over all its runs; None for any.
+    """
+
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatPieces:
+    """Answer a read of ``/stream`` and keep what it read for the next one as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropReport:
+    """Lose the job's result, as the SDK does after one connection reset: it stays IN_PROGRESS until it times out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceReport:
+    """Take another result in place of the job's own.
+
+    Attributes:
+        report: What the worker's SDK might send: ``{}`` is COMPLETED with no output, ``{"error": "…"}`` FAILED,
+            ``{"output": {"status": "success_no_images", "images": []}}`` what RunPod's ComfyUI worker says.
+    """
+
+    report: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +233,21 @@ class LateProgress:
     """
 
 
-RequestAction: TypeAlias = Status | Html | Reset | Truncate | Delay
-Action: TypeAlias = RequestAction | DropPiece | LateProgress
+RequestAction: TypeAlias = Status | Html | Answer | Redirect | Reset | Truncate | Delay | Expire | ClockJump
+PieceAction: TypeAlias = DropPiece | DuplicatePiece | WorkerDies
+ReportAction: TypeAlias = DropReport | ReplaceReport | LateProgress
+Action: TypeAlias = RequestAction | PieceAction | ReportAction | RepeatPieces
+
+_HOMES: Final[dict[type, str]] = {
+    DropPiece: "job-stream",
+    DuplicatePiece: "job-stream",
+    WorkerDies: "job-stream",
+    RepeatPieces: "stream",
+    DropReport: "job-done",
+    ReplaceReport: "job-done",
+    LateProgress: "job-done",
+}
+_OF_ONE_JOB: Final = ("status", "status-sync", "stream", "cancel", "retry", "job-done", "job-stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +255,13 @@ class Fault:
     """One rule: on this route, do that.
 
     Attributes:
-        route: A name of ``ROUTES``. ``DropPiece`` belongs to ``job-stream``, ``LateProgress`` to ``job-done``.
+        route: A name of ``ROUTES``. Faults of pieces belong to ``job-stream``, those of results to ``job-done``,
+            ``RepeatPieces`` to ``stream``, ``Expire`` to a route of one job.
         action: What happens.
         times: How often it happens; None for always.
         after: How many matching requests (or pieces, or results) pass unharmed before.
         job: Only this job's requests; None for any.
+        chance: How likely it is to happen each time, from 0 to 1.
 
     Raises:
         ConfigurationError: There is no such route, or the action cannot happen there.
@@ -147,69 +272,13 @@ class Fault:
     times: int | None = 1
     after: int = 0
     job: str | None = None
+    chance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.route not in ROUTES:
             raise ConfigurationError(f"No route {self.route!r}; there are: {', '.join(ROUTES)}.")
-        home = {DropPiece: "job-stream", LateProgress: "job-done"}.get(type(self.action), self.route)
+        home = _HOMES.get(type(self.action), self.route)
         if self.route != home:
             raise ConfigurationError(f"{type(self.action).__name__} happens on {home!r}, not on {self.route!r}.")
-
-
-class FaultPlan:
-    """The faults to come and how often each has happened. Rules are tried in order; the first that applies acts."""
-
-    def __init__(self, *faults: Fault) -> None:
-        self._faults = list(faults)
-        self._seen: dict[int, int] = {}
-        self._fired: dict[int, int] = {}
-
-    def add(self, *faults: Fault) -> None:
-        """Plan more faults."""
-        self._faults += faults
-
-    def clear(self) -> None:
-        """Forget every fault and every count."""
-        self._faults.clear()
-        self._seen.clear()
-        self._fired.clear()
-
-    def fired(self, fault: Fault) -> int:
-        """Return how often this very rule has acted: a test that plans a fault wants to know that it happened."""
-        return sum(self._fired.get(index, 0) for index, planned in enumerate(self._faults) if planned is fault)
-
-    def on_request(self, route: str, job_id: str | None) -> RequestAction | None:
-        """Return what happens to this request, and count it."""
-        for index, fault in enumerate(self._faults):
-            action = fault.action
-            if isinstance(action, DropPiece | LateProgress):
-                continue
-            if fault.route == route and self._applies(index, fault, job_id):
-                return action
-        return None
-
-    def drops_piece(self, job_id: str, piece_index: int) -> bool:
-        """Return whether this piece is lost, and count it."""
-        return any(
-            isinstance(fault.action, DropPiece)
-            and fault.action.index == piece_index
-            and self._applies(index, fault, job_id)
-            for index, fault in enumerate(self._faults)
-        )
-
-    def overtakes_result(self, job_id: str) -> bool:
-        """Return whether a progress update overtakes this job's result, and count it."""
-        return any(
-            isinstance(fault.action, LateProgress) and self._applies(index, fault, job_id)
-            for index, fault in enumerate(self._faults)
-        )
-
-    def _applies(self, index: int, fault: Fault, job_id: str | None) -> bool:
-        if fault.job is not None and fault.job != job_id:
-            return False
-        seen = self._seen[index] = self._seen.get(index, 0) + 1
-        fired = self._fired.get(index, 0)
-        if seen <= fault.after or (fault.times is not None and fired >= fault.times):
-            return False
-        self._fired[index] = fired + 1
-        return True
+        if isinstance(self.action, Expire) and self.route not in _OF_ONE_JOB:
+            raise ConfigurationError(f"Expire happens on a route of one job: {', '.join(_OF_ONE_JOB)}.")

@@ -169,7 +169,18 @@ class Lifecycle:
         """Remove a worker; the jobs that it had are queued again, or given up."""
         logger.info("endpoint %s: worker %s is gone", endpoint.config.endpoint_id, worker.worker_id)
         del endpoint.workers[worker.worker_id]
-        for job_id in sorted(worker.jobs):
+        self._give_back(endpoint, sorted(worker.jobs))
+
+    def worker_replaced(self, endpoint: EndpointRecord, worker: WorkerRecord) -> None:
+        """Let a worker die and another one take its name: it no longer has its jobs, and is told to stop them."""
+        logger.info("endpoint %s: worker %s died and was replaced", endpoint.config.endpoint_id, worker.worker_id)
+        job_ids = sorted(worker.jobs)
+        for job_id in job_ids:
+            self.stop_on_worker(endpoint, endpoint.jobs[job_id])
+        self._give_back(endpoint, job_ids)
+
+    def _give_back(self, endpoint: EndpointRecord, job_ids: list[str]) -> None:
+        for job_id in job_ids:
             job = endpoint.jobs[job_id]
             if job.retries >= endpoint.config.max_retries:
                 job.output_json = None

@@ -27,9 +27,17 @@ from typing import TYPE_CHECKING
 import orjson
 
 from runpod_comfy.emulator.bodies import cut_piece, parse_message, parse_request
-from runpod_comfy.emulator.faults import FaultPlan
+from runpod_comfy.emulator.fault_plan import FaultPlan
+from runpod_comfy.emulator.faults import (
+    DropPiece,
+    DropReport,
+    DuplicatePiece,
+    LateProgress,
+    ReplaceReport,
+    WorkerDies,
+)
 from runpod_comfy.emulator.jobs import JobState, StreamRead, TakenJob
-from runpod_comfy.emulator.lifecycle import Lifecycle, Topic
+from runpod_comfy.emulator.lifecycle import CLOCK, Lifecycle, Topic
 from runpod_comfy.emulator.records import EndpointRecord, JobRecord
 from runpod_comfy.errors import ApiError, NotFound
 
@@ -70,9 +78,10 @@ class Platform:
         faults: FaultPlan | None = None,
     ) -> None:
         self.faults = FaultPlan() if faults is None else faults
-        self.clock = clock
+        self._clock = clock
+        self._skipped_s = 0.0
         self._new_id = new_id
-        self._life = Lifecycle(clock)
+        self._life = Lifecycle(self.clock)
         for config in endpoints:
             self.add_endpoint(config)
 
@@ -96,6 +105,16 @@ class Platform:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` during each change; return what ends this."""
         return self._life.subscribe(listener)
+
+    def clock(self) -> float:
+        """Return the platform's time: that of its clock, and what was skipped."""
+        return self._clock() + self._skipped_s
+
+    def skip(self, jump_s: float) -> None:
+        """Let the clock jump ahead by so many seconds; what falls due happens at once."""
+        self._skipped_s += jump_s
+        self.tick()
+        self._life.notify(CLOCK)
 
     def tick(self) -> None:
         """Let everything happen that is due by now."""
@@ -155,7 +174,8 @@ class Platform:
         """Take away what the job has streamed since the last read (``/stream``): reads consume."""
         _, job = self._find(endpoint_id, job_id)
         pieces = tuple(job.pieces)
-        job.pieces.clear()
+        if not pieces or not self.faults.repeats_pieces(job_id):
+            job.pieces.clear()
         return StreamRead(state=job.state, pieces=pieces)
 
     def cancel(self, endpoint_id: str, job_id: str) -> JobStatus:
@@ -166,6 +186,11 @@ class Platform:
             job.output_json = None
             self._life.finish(endpoint, job, JobState.CANCELLED)
         return job.status()
+
+    def expire(self, endpoint_id: str, job_id: str) -> None:
+        """Forget a job at once, as at the end of its ttl or of its result's retention."""
+        endpoint, job = self._find(endpoint_id, job_id)
+        self._life.forget(endpoint, job)
 
     def retry(self, endpoint_id: str, job_id: str) -> JobStatus:
         """Queue a failed or timed out job again, with the same id and input and without its output (``/retry``).
@@ -289,9 +314,15 @@ class Platform:
             job.output_json = output_json
             self._life.notify(Topic("job", endpoint_id, job_id))
             return Report.ACCEPTED
-        if job.output_json is not None and self.faults.overtakes_result(job_id):
-            self._life.release(endpoint, job)
-            return Report.ACCEPTED
+        match self.faults.on_report(job_id, has_progress=job.output_json is not None):
+            case LateProgress() | DropReport():
+                self._life.release(endpoint, job)
+                return Report.ACCEPTED
+            case ReplaceReport(report=other):
+                report = other
+                output_json = orjson.dumps(report["output"]) if "output" in report else None
+            case None:
+                pass
         error = report.get("error")
         job.output_json = output_json
         if not error:
@@ -318,9 +349,19 @@ class Platform:
             return Report.ACCEPTED if job_id in endpoint.jobs else Report.UNKNOWN
         index = job.pieces_sent
         job.pieces_sent += 1
-        if not self.faults.drops_piece(job_id, index):
-            job.pieces += cut_piece(output_json, endpoint.config.stream_piece_limit_bytes)
-            self._life.notify(Topic("job", endpoint_id, job_id))
+        copies = 1
+        match self.faults.on_piece(job_id, index):
+            case WorkerDies():
+                self._life.worker_replaced(endpoint, endpoint.workers[worker_id])
+                return Report.ACCEPTED
+            case DropPiece():
+                return Report.ACCEPTED
+            case DuplicatePiece():
+                copies = 2
+            case None:
+                pass
+        job.pieces += cut_piece(output_json, endpoint.config.stream_piece_limit_bytes) * copies
+        self._life.notify(Topic("job", endpoint_id, job_id))
         return Report.ACCEPTED
 
     def stop_signals(self, endpoint_id: str, worker_id: str) -> list[str]:
