@@ -41,19 +41,18 @@ from runpod_comfy.errors import (
 )
 
 if TYPE_CHECKING:
-    )
+    from runpod_comfy.dialects.description import PlaceDescription
+    from runpod_comfy.events import (
         BatchFinished,
         Event,
         Finished,
-    from runpod_comfy.dialects.description import PlaceDescription
-    from runpod_comfy.events import (
-    from runpod_comfy.events import BatchFinished, Event, Finished, OutputReady, Progress, Queued, Started, Warned
         OutputReady,
         Progress,
         Queued,
         Started,
         Waiting,
         Warned,
+    )
     from runpod_comfy.executors.base import WorkflowExecutor
     from runpod_comfy.executors.comfyui import ComfyServerWorkflowExecutor
     from runpod_comfy.executors.fallback import FallbackExecutor

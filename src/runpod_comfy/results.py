@@ -44,12 +44,14 @@ class Origin:
         seed: The seed of that batch: with it, and the same template and inputs, the output can be made again.
         node_id: The id of the ComfyUI node that reported the output.
         node_title: That node's title, as people see it in ComfyUI.
+        line: The number of the line of the worker's answer that brought it; None where lines have none.
     """
 
     batch: int | None = None
     seed: int | None = None
     node_id: str | None = None
     node_title: str | None = None
+    line: int | None = field(default=None, repr=False, compare=False)
 
 
 _NOWHERE = Origin()
@@ -89,7 +91,7 @@ class OutputFile:
         """Return this output without its bytes, which are in that file."""
         kept = object.__new__(type(self))
         known = {**vars(self), "path": path, "size_bytes": self.size_bytes, "sha256": self.sha256}
-        del known["data"]
+        known.pop("data", None)  # it may be in another file by now
         vars(kept).update(known)
         return kept
 

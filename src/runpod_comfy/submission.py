@@ -49,6 +49,7 @@ class Submission:
             may hold a key (``api_key_comfy_org``), so it is kept out of ``repr``.
         timeout_s: How long the worker may take for it, in seconds, waiting for its turn included; None sets no limit.
         warnings: What is worth knowing before paying, as sentences.
+        first_seed: The template's ``seed``: of a part of a submission it is still that of the whole.
     """
 
     workflow: dict[str, Any] = field(repr=False)
@@ -61,6 +62,7 @@ class Submission:
     extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
     timeout_s: float | None = None
     warnings: tuple[str, ...] = ()
+    first_seed: int | None = None
 
     @property
     def subfolders(self) -> tuple[str, ...]:
@@ -99,6 +101,8 @@ def build_submission(  # noqa: D417 - `template` needs no words
     randomize_seed: bool = True,
     previews: bool = False,
     submission_id: str = "",
+    seeds: tuple[int, ...] | None = None,
+    first_seed: int | None = None,
     rng: random.Random | None = None,
     comfyui_dir: str = DEFAULT_COMFYUI_DIR,
 ) -> Submission:
@@ -113,6 +117,8 @@ def build_submission(  # noqa: D417 - `template` needs no words
         randomize_seed: False leaves the workflow's own seeds as they are.
         previews: Ask for temporary (preview) images too.
         submission_id: Our id of the submission.
+        seeds: The seed of each batch, where a submission is prepared once more; None draws them.
+        first_seed: The template's ``seed``, likewise; None takes the first batch's.
         rng: Where drawn seeds come from.
         comfyui_dir: ComfyUI's folder in ``input_images_dir``. The worker replaces it by its own.
 
@@ -125,7 +131,8 @@ def build_submission(  # noqa: D417 - `template` needs no words
     if seed is not None and not randomize_seed:
         raise ConfigurationError("seed= and randomize_seed=False exclude each other: give one of them.")
     subfolder = images[0].subfolder if images else ""
-    seeds = draw_seeds(batch_count, seed=seed, rng=rng or random.SystemRandom()) if randomize_seed else ()
+    if seeds is None:
+        seeds = draw_seeds(batch_count, seed=seed, rng=rng or random.SystemRandom()) if randomize_seed else ()
     if variables and "batch_size" in variables:
         raise ConfigurationError(
             "batch_size is an argument of its own: give batch_size=…, not variables={'batch_size': …}."
@@ -138,8 +145,10 @@ def build_submission(  # noqa: D417 - `template` needs no words
     }
     if images or "input_images_dir" not in template.declarations:  # without photos a declared folder stays
         given["input_images_dir"] = f"{comfyui_dir}/input/{subfolder}" if subfolder else f"{comfyui_dir}/input"
-    if seeds and template.uses("seed"):
-        given["seed"] = seeds[0]
+    if first_seed is None and seeds:
+        first_seed = seeds[0]
+    if first_seed is not None and template.uses("seed"):
+        given["seed"] = first_seed
     workflow = template.render({**given, **(variables or {})})
     graph = check_graph(workflow, source=template.name)
     seed_inputs = find_seed_inputs(workflow)
@@ -148,6 +157,7 @@ def build_submission(  # noqa: D417 - `template` needs no words
         images=tuple(images),
         batch_count=batch_count,
         seeds=seeds,
+        first_seed=first_seed,
         randomize_seed=randomize_seed,
         submission_id=submission_id,
         previews=previews,

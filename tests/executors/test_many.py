@@ -186,7 +186,7 @@ def test_a_stream_that_is_cut_off_gives_what_was_whole(make_endpoint, lines):
     endpoint = make_endpoint(lines(*(picture(f"{n}.png", size=300_000) for n in range(6))))
     endpoint.platform.faults.add(Fault("stream", Truncate()))
     with pytest.raises(JobError) as caught:
-        endpoint.executor().submit_workflow(TEMPLATE)
+        endpoint.executor().submit_workflow(TEMPLATE, on_lost="raise")
     assert 1 <= len(caught.value.partial) < 6
 
 

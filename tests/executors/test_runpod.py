@@ -178,7 +178,7 @@ def test_with_one_piece_dropped_nothing_half_is_returned(make_endpoint, lines, p
     endpoint = make_endpoint(lines(*events))
     endpoint.platform.faults.add(Fault("job-stream", DropPiece(piece)))
     with pytest.raises(OutputLost) as caught:
-        endpoint.executor().submit_workflow(TEMPLATE)
+        endpoint.executor().submit_workflow(TEMPLATE, on_lost="raise")
     sent = {event.output.name: event.output.data for event in events}
     arrived = {image.name: image.data for image in caught.value.partial}
     assert arrived.items() < sent.items()

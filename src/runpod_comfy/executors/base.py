@@ -182,19 +182,32 @@ class WorkflowExecutor(ABC):
     async def _close(self) -> None:  # noqa: B027 - most subclasses hold nothing
         """Let go of what the subclass holds."""
 
-    async def _prepare(self, request: WorkflowRequest) -> Submission:
-        """Encode the images, render the template and check the graph; the job is not sent."""
+    def _batch_size_of(self, request: WorkflowRequest) -> int:
+        return self.batch_size if request.batch_size is None else request.batch_size
+
+    async def _prepare(
+        self, request: WorkflowRequest, *, seeds: tuple[int, ...] | None = None, first_seed: int | None = None
+    ) -> Submission:
+        """Encode the images, render the template and check the graph; the job is not sent.
+
+        Args:
+            request: What was asked for.
+            seeds: The batches' seeds, where they are known; None draws them.
+            first_seed: The template's ``seed``, likewise.
+        """
         images = await encode_images(request.input_images, max_pixels=request.input_max_pixels)
         submission = build_submission(
             request.template,
             images=images,
             num_samples=request.num_samples,
-            batch_size=self.batch_size if request.batch_size is None else request.batch_size,
+            batch_size=self._batch_size_of(request),
             variables=request.variables,
             seed=request.seed,
             randomize_seed=request.randomize_seed,
             previews=request.previews,
             submission_id=uuid.uuid4().hex,
+            seeds=seeds,
+            first_seed=first_seed,
         )
         if (target := self._target()) is None or not self.preflight:
             return submission
@@ -230,11 +243,11 @@ class WorkflowExecutor(ABC):
                 closed = JobCancelled("The executor was closed while this was under way.", job_id=collector.job_id)
                 raise _with_partial(closed, collector) from exc
             raise
-        except TimeoutError as exc:
-            raise _with_partial(_wait_timeout(collector.job_id, request), collector) from exc
         except RunpodComfyError as exc:
             error = _with_partial(exc, collector)
             raise error from (exc if error is not exc else exc.__cause__)
+        except TimeoutError as exc:
+            raise _with_partial(_wait_timeout(collector.job_id, request), collector) from exc
         finally:
             if task is not None:
                 self._under_way.discard(task)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from runpod_comfy import _loop
 from runpod_comfy.errors import JobError, RateLimited, RunpodComfyError, TransportError, WaitTimeout
+from runpod_comfy.ledger import State
 from runpod_comfy.serverless.retry import Backoff
 
 if TYPE_CHECKING:
+    from runpod_comfy.executors.recording import Record
     from runpod_comfy.serverless.connect import EndpointLink
 
 __all__ = ["CLEANUP_S", "cancel_job", "ownership"]
@@ -22,8 +24,11 @@ CLEANUP_S = 5.0
 """What an interrupted caller waits at most for the remote job to be cancelled."""
 
 
-async def cancel_job(link: EndpointLink, job_id: str) -> None:
-    """Cancel a job, trying for a few seconds; a failure is logged, since the caller is leaving for another reason."""
+async def cancel_job(link: EndpointLink, job_id: str) -> bool:
+    """Cancel a job, trying for a few seconds, and return whether that worked.
+
+    A failure is logged, since the caller is leaving for another reason.
+    """
     backoff = Backoff(first_s=0.1)
     try:
         async with asyncio.timeout(CLEANUP_S):
@@ -34,17 +39,22 @@ async def cancel_job(link: EndpointLink, job_id: str) -> None:
                     await asyncio.sleep(backoff.next_s())
                 else:
                     logger.info("job %s cancelled", job_id)
-                    return
+                    return True
     except (TimeoutError, RunpodComfyError) as exc:
         logger.warning("Job %s could not be cancelled and may still be running (%s).", job_id, exc or "time-out")
+        return False
 
 
 class ownership:  # noqa: N801 - reads as a statement: `async with ownership(…):`
-    """Cancels the job when the block is left before the job has ended, for whatever reason."""
+    """Cancels the job when the block is left before the job has ended, for whatever reason.
 
-    def __init__(self, link: EndpointLink, job_id: str) -> None:
+    Who was taken over by another reader no longer owns it.
+    """
+
+    def __init__(self, link: EndpointLink, job_id: str, *, record: Record | None = None) -> None:
         self._link = link
         self._job_id = job_id
+        self._record = record
 
     async def __aenter__(self) -> None:
         return
@@ -54,4 +64,8 @@ class ownership:  # noqa: N801 - reads as a statement: `async with ownership(…
         if not ended:
             # Shielded: a second interrupt ends the waiting, not the request.
             with suppress(asyncio.CancelledError):
-                await asyncio.shield(_loop.outlive(lambda: cancel_job(self._link, self._job_id)))
+                await asyncio.shield(_loop.outlive(self._cancel))
+
+    async def _cancel(self) -> None:
+        if await cancel_job(self._link, self._job_id) and self._record is not None:
+            await self._record.now_is(State.CANCELLED, "Cancelled by whoever had submitted it.")

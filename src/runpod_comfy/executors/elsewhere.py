@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from runpod_comfy.events import Event
-    from runpod_comfy.executors.shelf import Shelf
+    from runpod_comfy.executors.filing import Filing
     from runpod_comfy.results import OutputFile, Timings
 
 __all__ = ["MAX_FETCHED_BYTES", "fetch_output", "with_fetched_outputs"]
@@ -41,9 +41,9 @@ _OK, _FIRST_SERVER_ERROR = 200, 500
 
 
 async def with_fetched_outputs(
-    events: AsyncGenerator[Event | Timings | OutputElsewhere], job_id: str, *, shelf: Shelf | None = None
+    events: AsyncGenerator[Event | Timings | OutputElsewhere], job_id: str, *, filing: Filing
 ) -> AsyncGenerator[Event | Timings]:
-    """Yield a job's events with each output in a bucket fetched, in its place, and onto the shelf where there is one.
+    """Yield a job's events with each output in a bucket fetched, in its place, and filed.
 
     Raises:
         OutputLost: One could not be fetched; all others have been yielded.
@@ -60,11 +60,9 @@ async def with_fetched_outputs(
                 logger.warning("job %s: %s", job_id, exc)
                 lost.append(str(exc))
                 continue
-            if shelf is None:
-                yield here
-                continue
-            for kept in await asyncio.to_thread(shelf.put_all, [here]):
-                yield kept
+            for kept in (await asyncio.to_thread(filing.file_fetched, here)).told():
+                if not isinstance(kept, OutputElsewhere):
+                    yield kept
     if lost:
         raise OutputLost(" ".join(lost), job_id=job_id)
 

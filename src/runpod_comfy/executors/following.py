@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runpod_comfy.dialects.answer import AnswerReader
-from runpod_comfy.events import Started, Warned
+from runpod_comfy.events import Started, Waiting, Warned
 from runpod_comfy.executors.elsewhere import with_fetched_outputs
-from runpod_comfy.executors.outcome import judge
-from runpod_comfy.results import OutputElsewhere, Timings
+from runpod_comfy.executors.filing import Filing
+from runpod_comfy.executors.outcome import NO_TERMS, judge
+from runpod_comfy.results import Timings
 from runpod_comfy.serverless.api import JobStatus
 from runpod_comfy.serverless.watch import watch_job
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from runpod_comfy.dialects.base import Heard
     from runpod_comfy.events import Event
-    from runpod_comfy.executors.shelf import Shelf
+    from runpod_comfy.executors.filing import Filed
+    from runpod_comfy.executors.outcome import JobTerms
     from runpod_comfy.serverless.connect import EndpointLink
     from runpod_comfy.serverless.watch import Update
 
@@ -30,7 +32,12 @@ _FINAL_STATUS_GRACE_S = 0.5
 
 
 async def follow_job(
-    link: EndpointLink, job_id: str, *, reader: AnswerReader | None = None, shelf: Shelf | None = None
+    link: EndpointLink,
+    job_id: str,
+    *,
+    reader: AnswerReader | None = None,
+    filing: Filing | None = None,
+    terms: JobTerms = NO_TERMS,
 ) -> AsyncGenerator[Event | Timings]:
     """Yield what a job does until it has ended and everything is here, outputs in a bucket included.
 
@@ -38,75 +45,58 @@ async def follow_job(
         link: The endpoint; it is noted there who answered.
         job_id: The job.
         reader: A fresh reader of its answer; None takes one that knows nothing of the request.
-        shelf: Where files go as they arrive, or None to keep them in memory.
+        filing: Where what arrives goes; None keeps it in memory.
+        terms: What was asked for.
 
     Raises:
         JobError: It ended otherwise (see ``outcome.judge``); the partial result is for the caller to add.
     """
-    reader = reader or AnswerReader()
-    async with aclosing(with_fetched_outputs(_follow(link, job_id, reader, shelf), job_id, shelf=shelf)) as events:
+    reader, filing = reader or AnswerReader(), filing or Filing()
+    if filing.record is not None:
+        reader.resume(await asyncio.to_thread(filing.pick_up))
+        if reader.complete:
+            return  # an earlier reader had everything, and was killed before it could say so
+    followed = _follow(link, job_id, reader, filing, terms)
+    async with aclosing(with_fetched_outputs(followed, job_id, filing=filing)) as events:
         async for event in events:
             yield event
 
 
 async def _follow(
-    link: EndpointLink, job_id: str, reader: AnswerReader, shelf: Shelf | None
+    link: EndpointLink, job_id: str, reader: AnswerReader, filing: Filing, terms: JobTerms
 ) -> AsyncGenerator[Heard | Timings]:
     status: JobStatus | None = None
-    started = False
-    async with aclosing(_updates(link, job_id, reader, shelf)) as updates:
+    told = _Told()
+    async with aclosing(_updates(link, job_id, reader, filing, read_failed=told.read_failed)) as updates:
         async for update in updates:
-            if not started and update.state not in {"IN_QUEUE", ""}:
-                started = True
-                yield _started(update)
+            for event in told.of_state(update):
+                yield event
             if isinstance(update, JobStatus):
                 status = update
-            else:
-                for read in update.taken:
-                    for event in read.told():
-                        yield event
+                continue
+            for heard in (heard for read in update.taken for heard in read.told()):
+                yield heard
     if status is not None:
-        rest = await asyncio.to_thread(_read, lambda: reader.finish(status.output, status.error), reader, shelf)
-        for event in rest.told():
-            yield event
+        rest = await asyncio.to_thread(_read, lambda: reader.finish(status.output, status.error), reader, filing)
+        for heard in rest.told():
+            yield heard
         yield Timings(queue_s=status.delay_s, execution_s=status.execution_s, gpu_s=reader.gpu_s)
     _remember(link, reader)
-    error = judge(job_id, status, reader)
+    if told.reads_failed and link.habits.worker in {None, "native"}:  # the others' answers are not read away
+        terms = replace(terms, read_before=True)
+    error = judge(job_id, status, reader, terms)
     if error is not None:
         error.endpoint_id = link.api.endpoint_id
         raise error
-    if reader.outputs == 0:
+    if reader.outputs == 0 and not reader.arrived:
         yield Warned(message="The job ended well and made no output. Does the workflow have a node that saves?")
 
 
-@dataclass(slots=True)
-class _Read:
-    """What some outputs said, what kept the next one from being read, if anything did, and whether all is here now."""
-
-    events: list[Heard] = field(default_factory=list)
-    error: Exception | None = None
-    complete: bool = False
-
-    def told(self) -> Iterator[Heard]:
-        """Yield the events, then raise the error."""
-        yield from self.events
-        if self.error is not None:
-            raise self.error
-
-
-def _read(bring: Callable[[], Iterator[Heard]], reader: AnswerReader, shelf: Shelf | None) -> _Read:
+def _read(bring: Callable[[], Iterator[Heard]], reader: AnswerReader, filing: Filing) -> Filed:
     """Decode what the reader brings and put away what they hold; for a thread, one call at a time for each job."""
-    read = _Read()
-    try:
-        for event in bring():
-            if shelf is None or isinstance(event, OutputElsewhere):
-                read.events.append(event)
-            else:
-                read.events += shelf.put(event)
-    except Exception as exc:  # noqa: BLE001 - told after the events that came before it
-        read.error = exc
-    read.complete = reader.complete
-    return read
+    filed = filing.file(bring(), reader.arrived)
+    filed.complete = reader.complete
+    return filed
 
 
 def _remember(link: EndpointLink, reader: AnswerReader) -> None:
@@ -117,16 +107,17 @@ def _remember(link: EndpointLink, reader: AnswerReader) -> None:
 
 
 async def _updates(
-    link: EndpointLink, job_id: str, reader: AnswerReader, shelf: Shelf | None
-) -> AsyncGenerator[Update[_Read]]:
+    link: EndpointLink, job_id: str, reader: AnswerReader, filing: Filing, *, read_failed: Callable[[], None]
+) -> AsyncGenerator[Update[Filed]]:
     """Yield RunPod's updates, until the end or, with the last line here, a moment for RunPod's figures."""
     ended = complete = False
     watch = watch_job(
         link.api,
         job_id,
         habits=link.habits,
-        take=lambda outputs: _read(lambda: reader.feed(outputs), reader, shelf),
+        take=lambda outputs: _read(lambda: reader.feed(outputs), reader, filing),
         whole=lambda: reader.complete,
+        read_failed=read_failed,
     )
     async with aclosing(watch) as updates:
         while not (complete and ended):
@@ -142,7 +133,33 @@ async def _updates(
             yield update
 
 
-def _started(update: Update[_Read]) -> Started:
-    if isinstance(update, JobStatus):
-        return Started(worker_id=update.worker_id, queue_s=update.delay_s)
-    return Started()
+@dataclass(slots=True)
+class _Told:
+    """What was said of a job's state, so that each change is said once; and whether reads of its stream failed."""
+
+    started: bool = False
+    restarts: int = 0
+    reads_failed: int = 0
+
+    def read_failed(self) -> None:
+        """Remember that pieces may have been taken from the stream and lost."""
+        self.reads_failed += 1
+
+    def of_state(self, update: Update[Filed]) -> Iterator[Event]:
+        """Yield what an update's state adds to what was said."""
+        queued = update.state == "IN_QUEUE"
+        if not self.started and not queued and update.state:
+            self.started = True
+            if isinstance(update, JobStatus):
+                yield Started(worker_id=update.worker_id, queue_s=update.delay_s)
+            else:
+                yield Started()
+        elif self.started and queued:
+            self.started = False
+            self.restarts += 1
+            again = "" if self.restarts == 1 else f", for the {self.restarts}th time: it may crash on this very job"
+            yield Waiting(
+                reason="restarted",
+                message=f"The worker that had the job is gone, and RunPod has queued it again{again}.",
+                waited_s=0.0,
+            )

@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from runpod_comfy import _loop
 from runpod_comfy.errors import JobError, RunpodComfyError, WaitTimeout
 from runpod_comfy.events import Finished, Queued
 from runpod_comfy.executors.cancelling import cancel_job
 from runpod_comfy.executors.collect import Collector
-from runpod_comfy.executors.following import follow_job
 from runpod_comfy.results import Timings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
-    from runpod_comfy.dialects.answer import AnswerReader
     from runpod_comfy.events import Event
-    from runpod_comfy.executors.shelf import Shelf
     from runpod_comfy.results import WorkflowResult
     from runpod_comfy.serverless.connect import EndpointLink
+
+    Begin: TypeAlias = Callable[[], Awaitable[AsyncGenerator[Event | Timings]]]
 
 __all__ = ["WorkflowHandle"]
 
@@ -45,16 +44,16 @@ class WorkflowHandle:
         *,
         endpoint_id: str,
         connect: Callable[[], Awaitable[EndpointLink]],
+        begin: Begin,
         seeds: tuple[int, ...] = (),
         submission_id: str = "",
-        reader: AnswerReader | None = None,
-        shelf: Shelf | None = None,
     ) -> None:
         self.job_id = job_id
         self.endpoint_id = endpoint_id
         self.seeds = seeds
         self._connect = connect
-        self._log = _EventLog(submission_id, reader, shelf)
+        self._begin = begin
+        self._log = _EventLog(submission_id)
 
     def __repr__(self) -> str:
         return f"WorkflowHandle(job_id={self.job_id!r}, endpoint={self.endpoint_id!r})"
@@ -106,7 +105,7 @@ class WorkflowHandle:
         await cancel_job(await self._connect(), self.job_id)
 
     async def _events(self) -> AsyncGenerator[Event]:
-        self._log.follow(self._connect, self.job_id)
+        self._log.follow(self._begin, self.job_id)
         async with aclosing(self._log.replay()) as events:
             async for event in events:
                 yield event
@@ -132,21 +131,19 @@ class WorkflowHandle:
 class _EventLog:
     """Everything a job did, kept while it is read in the background, for any number of readers."""
 
-    def __init__(self, submission_id: str, reader: AnswerReader | None, shelf: Shelf | None) -> None:
+    def __init__(self, submission_id: str) -> None:
         self.collector = Collector(submission_id=submission_id)
-        self._reader = reader
-        self._shelf = shelf
         self._events: list[Event] = []
         self._error: BaseException | None = None
         self._reading: asyncio.Task[None] | None = None
         self._ended = False
         self._news = asyncio.Event()
 
-    def follow(self, connect: Callable[[], Awaitable[EndpointLink]], job_id: str) -> None:
+    def follow(self, begin: Begin, job_id: str) -> None:
         """Begin to read the job, once."""
         if self._reading is None:
             self._add(Queued(job_id=job_id))
-            self._reading = asyncio.ensure_future(self._read(connect, job_id))
+            self._reading = asyncio.ensure_future(self._read(begin))
 
     async def replay(self) -> AsyncGenerator[Event]:
         """Yield all events from the first on, and the error there was."""
@@ -171,10 +168,10 @@ class _EventLog:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def _read(self, connect: Callable[[], Awaitable[EndpointLink]], job_id: str) -> None:
+    async def _read(self, begin: Begin) -> None:
         started_s = time.monotonic()
         try:
-            async with aclosing(follow_job(await connect(), job_id, reader=self._reader, shelf=self._shelf)) as events:
+            async with aclosing(await begin()) as events:
                 async for event in events:
                     if isinstance(event, Timings):
                         self.collector.add(event)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from runpod_comfy.dialects.answer import AnswerReader
 from runpod_comfy.dialects.names import DistinctNames
 from runpod_comfy.dialects.worker_comfyui_request import refuse_directories
 from runpod_comfy.errors import JobFailed, ProtocolError
-from runpod_comfy.events import OutputReady, Queued, Warned
-from runpod_comfy.executors.cancelling import ownership
-from runpod_comfy.executors.following import follow_job
+from runpod_comfy.events import OutputReady, Warned
 from runpod_comfy.executors.merging import merged
 from runpod_comfy.executors.parts import as_of_the_whole, batches_of
 from runpod_comfy.executors.plan import plan_jobs
-from runpod_comfy.executors.sending import send_job
+from runpod_comfy.executors.rerun import Following, rerunning
 from runpod_comfy.results import OutputFile, Timings
 
 if TYPE_CHECKING:
@@ -25,8 +23,9 @@ if TYPE_CHECKING:
 
     from runpod_comfy.dialects.base import WorkerKind
     from runpod_comfy.events import Event
+    from runpod_comfy.executors.accepting import Desk
+    from runpod_comfy.executors.rerun import Prepare
     from runpod_comfy.executors.shelf import Shelf
-    from runpod_comfy.serverless.connect import EndpointLink
     from runpod_comfy.submission import Submission
 
 __all__ = ["Jobs"]
@@ -39,19 +38,17 @@ class Jobs:
     """What one submission's jobs have in common.
 
     Attributes:
-        link: The endpoint.
-        place: What it is called in results.
-        worker: Which worker the caller says it runs; None goes by what it was seen to run.
+        desk: The endpoint, and what was asked for.
+        place: What the endpoint is called in results.
+        prepare: Prepares the submission once more, where batches of it were lost; None leaves a loss an error.
         max_batches_per_job: The caller's own bound.
-        timeout_s: How long RunPod lets each job run; None leaves that to the endpoint.
         shelf: Where files go as they arrive.
     """
 
-    link: EndpointLink
+    desk: Desk
     place: str
-    worker: WorkerKind | None = None
+    prepare: Prepare | None = None
     max_batches_per_job: int | None = None
-    timeout_s: float | None = None
     shelf: Shelf | None = None
     _names: DistinctNames = field(default_factory=DistinctNames)
     _timings: Timings = field(default_factory=Timings)
@@ -64,12 +61,12 @@ class Jobs:
             RunpodComfyError: A job failed; of several, all others have run to their ends.
         """
         batches = range(submission.batch_count) if batches is None else batches
-        worker = self.worker or self.link.habits.worker
+        worker = self.desk.worker or self.desk.link.habits.worker
         plan = plan_jobs(
             batches_of(submission, batches),
             worker=worker,
             max_batches_per_job=self.max_batches_per_job,
-            uses_bucket=self.link.habits.uses_bucket,
+            uses_bucket=self.desk.link.habits.uses_bucket,
         )
         runs = [self._run_job(submission, batches[part.start : part.stop], worker) for part in plan.jobs]
         del submission
@@ -86,25 +83,32 @@ class Jobs:
         batch_count = submission.batch_count
         async with self._turns:
             part = batches_of(submission, batches)
-            job_id, layout = await send_job(self.link, part, timeout_s=self.timeout_s, worker=worker)
+            if batches.start:  # the ledger has a page for each job
+                part = replace(part, submission_id=f"{submission.submission_id}-{batches.start}")
+            job = await self.desk.submit(part)
             del part
         # Photos are not held while a job runs, unless there may be more to send.
         whole = submission if worker is None else None
         del submission
-        reader = AnswerReader(layout, batch_count=None if whole else len(batches))
-        async with ownership(self.link, job_id):
-            yield Queued(job_id=job_id, place=self.place)
-            try:
-                async with aclosing(follow_job(self.link, job_id, reader=reader, shelf=self.shelf)) as events:
-                    async for event in events:
-                        told = as_of_the_whole(event, first=batches.start, batch_count=batch_count)
-                        yield self._added_up(told) if isinstance(told, Timings) else self._renamed(told)
-            except JobFailed as exc:
-                self._check_kind(reader.kind, job_id, after=exc)
-                if whole is not None and reader.kind == "worker-comfyui":
-                    refuse_directories(whole)  # then that is why
-                raise
-        self._check_kind(reader.kind, job_id)
+        reader = AnswerReader(job.layout, batch_count=None if whole else len(batches))
+        following = Following(
+            link=self.desk.link,
+            shelf=self.shelf,
+            place=self.place,
+            again=None if self.prepare is None else rerunning(self.desk, job, prepare=self.prepare),
+            queue_timeout_s=self.desk.request.queue_timeout_s,
+        )
+        try:
+            async with aclosing(following.events(job, reader)) as events:
+                async for event in events:
+                    told = as_of_the_whole(event, first=batches.start, batch_count=batch_count)
+                    yield self._added_up(told) if isinstance(told, Timings) else self._renamed(told)
+        except JobFailed as exc:
+            self._check_kind(reader.kind, job.job_id, after=exc)
+            if whole is not None and reader.kind == "worker-comfyui":
+                refuse_directories(whole)  # then that is why
+            raise
+        self._check_kind(reader.kind, job.job_id)
         if whole is None or reader.kind in {None, "native"} or len(batches) == 1:
             return
         # It knows nothing of batches and has run the first one: the others were neither run nor paid for.
@@ -118,13 +122,13 @@ class Jobs:
 
     def _check_kind(self, seen: WorkerKind | None, job_id: str, *, after: JobFailed | None = None) -> None:
         """Refuse to go on where the caller said otherwise than what answered."""
-        if self.worker is None or seen in {None, self.worker}:
+        if self.desk.worker is None or seen in {None, self.desk.worker}:
             return
-        if after is None and "native" not in {self.worker, seen}:
+        if after is None and "native" not in {self.desk.worker, seen}:
             return  # versions of one worker, and this one gave what was asked for
         raise ProtocolError(
-            f"worker={self.worker!r} was given, and the endpoint's answer to job {job_id} is that of {seen!r}. Pass "
-            f"worker={seen!r}, or worker='auto'." + (f" {after}" if after else ""),
+            f"worker={self.desk.worker!r} was given, and the endpoint's answer to job {job_id} is that of {seen!r}. "
+            f"Pass worker={seen!r}, or worker='auto'." + (f" {after}" if after else ""),
             job_id=job_id,
         ) from after
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 
 from runpod_comfy.errors import ConfigurationError
 from runpod_comfy.executors.arguments import (
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
     from runpod_comfy.media.inputs import ImageSource
 
-__all__ = ["WorkflowRequest", "request_method", "workflow_request"]
+__all__ = ["OnLost", "OnUncertain", "WorkflowRequest", "request_method", "workflow_request"]
+
+OnUncertain: TypeAlias = Literal["raise", "resubmit"]
+OnLost: TypeAlias = Literal["rerun", "raise"]
+_ON_UNCERTAIN = get_args(OnUncertain)
+_ON_LOST = get_args(OnLost)
 
 _P = ParamSpec("_P")
 _Self = TypeVar("_Self")
@@ -48,6 +53,9 @@ class WorkflowRequest:
     input_max_pixels: int | None = None
     timeout_s: float | None = None
     output_dir: Path | None = None
+    queue_timeout_s: float | None = None
+    on_uncertain: OnUncertain = "raise"
+    on_lost: OnLost = "rerun"
 
 
 def workflow_request(
@@ -63,6 +71,9 @@ def workflow_request(
     input_max_pixels: int | None = None,
     timeout: float | None = None,
     output_dir: str | os.PathLike[str] | None = None,
+    queue_timeout: float | None = None,
+    on_uncertain: OnUncertain = "raise",
+    on_lost: OnLost = "rerun",
     **more_variables: Any,
 ) -> WorkflowRequest:
     """Describe one run of a workflow; the arguments of all ``…_workflow`` methods.
@@ -80,6 +91,11 @@ def workflow_request(
         timeout: Seconds after which the job is cancelled and ``WaitTimeout`` is raised.
         output_dir: A folder to which files are written as they arrive, as the worker's original bytes; nothing there
             is overwritten. They then leave memory: ``.path`` says where each is, ``.data`` and ``.item`` read it.
+        queue_timeout: Seconds after which a job that no worker has taken is cancelled and ``WaitTimeout`` is raised.
+        on_uncertain: What happens where a submission was sent and never answered, so that it may or may not run:
+            ``"raise"`` raises ``SubmissionUncertain``; ``"resubmit"`` sends it once more, which may pay for it twice.
+        on_lost: What happens where batches of a job that ended well were lost on their way: ``"rerun"`` makes those
+            again once, with the same seeds, in a job of their own; ``"raise"`` raises ``OutputLost``.
         more_variables: Further variables of the template, as keywords.
 
     Raises:
@@ -99,6 +115,9 @@ def workflow_request(
     if twice:
         raise ConfigurationError(f"Given twice, in variables= and as a keyword: {', '.join(twice)}.")
     batches_needed(num_samples, 1 if batch_size is None else batch_size)
+    for name, value, choices in (("on_uncertain", on_uncertain, _ON_UNCERTAIN), ("on_lost", on_lost, _ON_LOST)):
+        if value not in choices:
+            raise ConfigurationError(f"{name} is {shown_value(value)}; it takes {' or '.join(map(repr, choices))}.")
     return WorkflowRequest(
         template=workflow_template,
         input_images=check_images(input_images),
@@ -111,6 +130,9 @@ def workflow_request(
         input_max_pixels=check_pixels("input_max_pixels", input_max_pixels),
         timeout_s=check_seconds("timeout", timeout),
         output_dir=check_folder("output_dir", output_dir),
+        queue_timeout_s=check_seconds("queue_timeout", queue_timeout),
+        on_uncertain=on_uncertain,
+        on_lost=on_lost,
     )
 
 

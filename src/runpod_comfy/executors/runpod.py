@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from runpod_comfy import _loop
-from runpod_comfy.dialects.answer import AnswerReader
 from runpod_comfy.dialects.base import WorkerKind
 from runpod_comfy.errors import ConfigurationError
+from runpod_comfy.executors.accepting import Accepted, Desk
 from runpod_comfy.executors.base import WorkflowExecutor
 from runpod_comfy.executors.describing import DESCRIBE_TIMEOUT_S, describe_endpoint, keep_description
 from runpod_comfy.executors.handle import WorkflowHandle
 from runpod_comfy.executors.jobs import Jobs
+from runpod_comfy.executors.pickup import picked_up
 from runpod_comfy.executors.plan import plan_jobs
+from runpod_comfy.executors.recording import open_ledger
 from runpod_comfy.executors.request import request_method, workflow_request
-from runpod_comfy.executors.sending import send_job
+from runpod_comfy.executors.rerun import Following, rerunning
 from runpod_comfy.executors.shelf import Shelf
 from runpod_comfy.executors.slots import bodies, estimated_body_bytes
 from runpod_comfy.serverless.connect import connect
 from runpod_comfy.serverless.pacing import PUBLISHED_LIMITS
-from runpod_comfy.settings import EndpointSettings
+from runpod_comfy.settings import EndpointSettings, ledger_path
 
 if TYPE_CHECKING:
-    import asyncio
     import os
     from collections.abc import AsyncGenerator
 
     from runpod_comfy.dialects.description import PlaceDescription
     from runpod_comfy.events import Event
-    from runpod_comfy.executors.request import WorkflowRequest
+    from runpod_comfy.executors.request import OnLost, WorkflowRequest
+    from runpod_comfy.ledger import Ledger
     from runpod_comfy.results import Timings
     from runpod_comfy.serverless.api import EndpointHealth
     from runpod_comfy.serverless.connect import EndpointLink
@@ -59,6 +62,8 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         worker: What the endpoint runs: ``native`` (this project's worker, or one of its wire format),
             ``worker-comfyui`` (RunPod's, from 4.1 on) or ``worker-comfyui-4`` (older ones). ``auto`` lets the first
             answer tell, and remembers it: the first job is one that each of them understands.
+        ledger: Where jobs are written down, so that a process that dies loses none: a file, or True for the one that
+            the command uses (``RUNPOD_COMFY_LEDGER``, else in the user's state folder). None writes nothing.
 
     Raises:
         ConfigurationError: No key or no endpoint was given, or an argument cannot be right.
@@ -74,6 +79,7 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         max_concurrent_jobs: int = DEFAULT_MAX_CONCURRENT_JOBS,
         max_batches_per_job: int | None = None,
         worker: WorkerKind | Literal["auto"] = "auto",
+        ledger: bool | str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(batch_size=batch_size, max_concurrent_jobs=max_concurrent_jobs)
         if max_batches_per_job is not None and (type(max_batches_per_job) is not int or max_batches_per_job < 1):
@@ -82,6 +88,7 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
             )
         self._max_batches_per_job = max_batches_per_job
         self._worker = _known_worker(worker)
+        self._ledger_path = ledger_path(ledger)
         self._settings = EndpointSettings.resolve(endpoint=endpoint, api_key=api_key, base_url=base_url)
 
     @property
@@ -110,20 +117,34 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         """Submit a workflow and give a handle of its job, which runs on whether anybody waits for it or not."""
         return _loop.run_async(lambda: self._start(request))
 
-    def attach(self, job_id: str, *, output_dir: str | os.PathLike[str] | None = None) -> WorkflowHandle:
+    def attach(
+        self,
+        job_id: str,
+        *,
+        output_dir: str | os.PathLike[str] | None = None,
+        take_over: bool = False,
+        on_lost: OnLost = "rerun",
+    ) -> WorkflowHandle:
         """Return a handle of a job that was started elsewhere. Nothing is sent until it is used.
 
-        What RunPod streams can be read once: attach to a job that nobody else reads.
+        What RunPod streams can be read once. With a ledger, a job that another process reads is left alone
+        (``JobInUse``), what an earlier reader has saved counts as here, and what it took away and lost is made again;
+        without one, attach to a job that nobody else reads.
 
         Args:
             job_id: The job.
-            output_dir: A folder to which files are written as they arrive, as in ``submit_workflow``.
+            output_dir: A folder to which files are written as they arrive, as in ``submit_workflow``; None takes the
+                one that the ledger names.
+            take_over: Read it also where another living process does; that one is told to stop.
+            on_lost: What happens where batches were lost, as in ``submit_workflow``; making them again takes a ledger
+                that knows the template and the input images as files.
         """
+        shelf = None if output_dir is None else Shelf.open(output_dir)
         return WorkflowHandle(
             job_id,
             endpoint_id=self.endpoint_id,
             connect=self._connect,
-            shelf=None if output_dir is None else Shelf.open(output_dir),
+            begin=lambda: self._attached(job_id, shelf, take_over=take_over, on_lost=on_lost),
         )
 
     def health(self) -> EndpointHealth:
@@ -176,42 +197,82 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         """Return the way to the endpoint; on the background loop."""
         return await connect(self._settings)
 
+    async def _ledger(self) -> Ledger | None:
+        """Return the ledger, if there is one; on the background loop."""
+        return None if self._ledger_path is None else await open_ledger(self._ledger_path)
+
+    async def _desk(self, request: WorkflowRequest, shelf: Shelf | None) -> Desk:
+        return Desk(
+            link=await self._connect(),
+            settings=self._settings,
+            request=request,
+            batch_size=self._batch_size_of(request),
+            ledger=await self._ledger(),
+            output_dir=None if shelf is None else shelf.folder,
+            worker=self._worker,
+        )
+
     async def _start(self, request: WorkflowRequest) -> WorkflowHandle:
         shelf = None if request.output_dir is None else Shelf.open(request.output_dir)
+        desk = await self._desk(request, shelf)
         async with bodies().lend(estimated_body_bytes(request.input_images)):
             submission = await self._prepare(request)
-            link = await self._connect()
-            worker = self._worker or link.habits.worker
             plan = plan_jobs(
                 submission,
-                worker=worker,
+                worker=desk.worker or desk.link.habits.worker,
                 max_batches_per_job=self._max_batches_per_job,
-                uses_bucket=link.habits.uses_bucket,
+                uses_bucket=desk.link.habits.uses_bucket,
             )
             if len(plan.jobs) > 1:
                 raise ConfigurationError(
                     f"A handle is one job's, and {plan.warnings[-1]} Ask for fewer samples, or use submit_workflow."
                 )
-            job_id, layout = await send_job(link, submission, timeout_s=request.timeout_s, worker=worker)
+            job = await desk.submit(submission)
+        del submission
+        if job.record is not None:
+            await job.record.release()  # whoever uses the handle reads it, and that may be later, or never
+
+        async def begin() -> AsyncGenerator[Event | Timings]:
+            if job.record is not None:
+                await asyncio.to_thread(job.record.ledger.acquire, job.submission_id)
+            following = Following(
+                link=desk.link,
+                shelf=shelf,
+                owned=False,
+                again=rerunning(desk, job, prepare=self._prepare) if request.on_lost == "rerun" else None,
+                queue_timeout_s=request.queue_timeout_s,
+            )
+            return following.events(job)
+
         return WorkflowHandle(
-            job_id,
+            job.job_id,
             endpoint_id=self.endpoint_id,
             connect=self._connect,
-            seeds=submission.seeds,
-            submission_id=submission.submission_id,
-            reader=AnswerReader(layout, batch_count=submission.batch_count),
-            shelf=shelf,
+            begin=begin,
+            seeds=job.seeds,
+            submission_id=job.submission_id,
+        )
+
+    async def _attached(
+        self, job_id: str, shelf: Shelf | None, *, take_over: bool, on_lost: OnLost
+    ) -> AsyncGenerator[Event | Timings]:
+        link, ledger = await self._connect(), await self._ledger()
+        kept = None if ledger is None else await asyncio.to_thread(ledger.find, job_id)
+        if ledger is None or kept is None or kept.entry.endpoint_id != self.endpoint_id:
+            return Following(link=link, shelf=shelf, owned=False).events(Accepted(job_id=job_id))
+        await asyncio.to_thread(ledger.acquire, kept.submission_id, take_over=take_over)
+        return picked_up(
+            link, ledger, kept, settings=self._settings, prepare=self._prepare, shelf=shelf, on_lost=on_lost
         )
 
     async def _run(
         self, submission: Submission, request: WorkflowRequest, shelf: Shelf | None
     ) -> AsyncGenerator[Event | Timings]:
         jobs = Jobs(
-            await self._connect(),
+            desk=await self._desk(request, shelf),
             place=self.place,
-            worker=self._worker,
+            prepare=self._prepare if request.on_lost == "rerun" else None,
             max_batches_per_job=self._max_batches_per_job,
-            timeout_s=request.timeout_s,
             shelf=shelf,
         )
         run = jobs.run(submission)

@@ -20,12 +20,16 @@ from runpod_comfy.dialects.request import encode_request
 from runpod_comfy.errors import PayloadTooLarge, RateLimited, RunpodComfyError, SubmissionUncertain, TransportError
 from runpod_comfy.executors.bucket_inputs import with_images_in_bucket
 from runpod_comfy.executors.cancelling import CLEANUP_S, cancel_job
+from runpod_comfy.ledger import State
 from runpod_comfy.serverless.api import MAX_RUN_BODY_BYTES, MAX_RUNSYNC_BODY_BYTES
 from runpod_comfy.serverless.retry import Backoff
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from runpod_comfy.dialects.base import WorkerKind
     from runpod_comfy.dialects.worker_comfyui_request import Layout
+    from runpod_comfy.executors.recording import Record
     from runpod_comfy.serverless.connect import EndpointLink
     from runpod_comfy.submission import Submission
 
@@ -103,26 +107,43 @@ def _milliseconds(seconds: float, least_s: int) -> int:
 
 
 async def send_job(
-    link: EndpointLink, submission: Submission, *, timeout_s: float | None, worker: WorkerKind | None
+    link: EndpointLink,
+    submission: Submission,
+    *,
+    timeout_s: float | None,
+    worker: WorkerKind | None,
+    record: Record | None = None,
 ) -> tuple[str, Layout]:
     """Submit a job, as ``send_parcel`` does; return its id, and what its answer will be read with.
+
+    Args:
+        link: The endpoint.
+        submission: What to run.
+        timeout_s: Where given, RunPod is told to end the job after so many seconds too.
+        worker: Who gets it, or None where that is not known.
+        record: Its page in the ledger, which then says how this ended.
 
     Raises:
         PayloadTooLarge: It is over RunPod's limits; nothing was sent.
         TemplateError: That worker cannot give a variable that the template used; nothing was sent.
+        SubmissionUncertain: It was sent and never answered.
     """
-    parcel = await asyncio.to_thread(pack, submission, timeout_s=timeout_s, worker=worker)
-    return await send_parcel(link, parcel, submission_id=submission.submission_id), parcel.layout
+    try:
+        parcel = await asyncio.to_thread(pack, submission, timeout_s=timeout_s, worker=worker)
+    except BaseException as exc:
+        await _noted_end(record, State.REFUSED, f"Nothing was sent. {exc}")
+        raise
+    return await send_parcel(link, parcel, submission_id=submission.submission_id, record=record), parcel.layout
 
 
-async def send_parcel(link: EndpointLink, parcel: Parcel, *, submission_id: str) -> str:
+async def send_parcel(link: EndpointLink, parcel: Parcel, *, submission_id: str, record: Record | None = None) -> str:
     """Submit a job and return its id. It is sent again only where it surely was not accepted.
 
     Interrupted while the request is under way, this waits for the answer, cancels the job, and then gives way; while it
     waits for its turn, this gives way at once.
     """
     dispatch = _Dispatch()
-    sending = asyncio.ensure_future(_send(link, parcel, submission_id, dispatch))
+    sending = asyncio.ensure_future(_noted(_send(link, parcel, submission_id, dispatch), dispatch, record))
     try:
         return await asyncio.shield(sending)
     except asyncio.CancelledError:
@@ -130,7 +151,7 @@ async def send_parcel(link: EndpointLink, parcel: Parcel, *, submission_id: str)
         if not dispatch.on_wire:
             sending.cancel()
         with suppress(asyncio.CancelledError):
-            await asyncio.shield(_loop.outlive(lambda: _take_back(link, sending)))
+            await asyncio.shield(_loop.outlive(lambda: _take_back(link, sending, record)))
         raise
 
 
@@ -144,6 +165,30 @@ class _Dispatch:
     def leaves(self) -> None:
         """Take note that RunPod can know of it from now on."""
         self.on_wire = True
+
+
+async def _noted(sending: Coroutine[Any, Any, str], dispatch: _Dispatch, record: Record | None) -> str:
+    try:
+        job_id = await sending
+    except SubmissionUncertain as exc:
+        await _noted_end(record, State.UNCERTAIN, str(exc))
+        raise
+    except RunpodComfyError as exc:
+        await _noted_end(record, State.REFUSED, str(exc))
+        raise
+    except asyncio.CancelledError:
+        state = State.UNCERTAIN if dispatch.on_wire else State.REFUSED
+        await _noted_end(record, state, "Interrupted before an answer came.")
+        raise
+    if record is not None:
+        await record.accepted(job_id)
+    return job_id
+
+
+async def _noted_end(record: Record | None, state: State, note: str) -> None:
+    if record is not None:
+        await record.now_is(state, note)
+        await record.release()
 
 
 async def _send(link: EndpointLink, parcel: Parcel, submission_id: str, dispatch: _Dispatch) -> str:
@@ -167,11 +212,12 @@ async def _send(link: EndpointLink, parcel: Parcel, submission_id: str, dispatch
             await asyncio.sleep(delay_s)
 
 
-async def _take_back(link: EndpointLink, sending: asyncio.Task[str]) -> None:
+async def _take_back(link: EndpointLink, sending: asyncio.Task[str], record: Record | None) -> None:
     try:
         async with asyncio.timeout(CLEANUP_S):
             job_id = await sending
-            await cancel_job(link, job_id)
+            if await cancel_job(link, job_id):
+                await _noted_end(record, State.CANCELLED, "Cancelled by whoever had submitted it.")
     except (TimeoutError, SubmissionUncertain):
         logger.warning(
             "Interrupted while a job was being submitted to endpoint %s and no answer came: it may be running. "

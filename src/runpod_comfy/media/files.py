@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import re
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["check_relative_name", "safe_output_path", "write_new"]
+__all__ = ["check_relative_name", "publish", "published_as", "safe_output_path", "write_new", "write_part"]
 
 _UNSAFE_NAME = re.compile(
     r"""[\x00-\x1f\x7f\\\ud800-\udfff]     # what no file system means as part of a name, and Windows' separator
@@ -25,6 +26,7 @@ _UNSAFE_NAME = re.compile(
       """,
     re.VERBOSE | re.IGNORECASE,
 )
+_PART = ".part"
 _MAX_PART_BYTES, _MAX_NAME_BYTES = 255, 1024
 
 
@@ -86,18 +88,60 @@ def write_new(path: Path, data: bytes, *, synced: bool = True) -> Path:
     Raises:
         OSError: The disk is full, or the folder may not be written.
     """
+    return publish(write_part(path, data, synced=synced), path)
+
+
+def write_part(path: Path, data: bytes, *, synced: bool = True) -> Path:
+    """Write the bytes of a file beside its place, under a hidden name, and return that: the first half of a write.
+
+    Raises:
+        OSError: The disk is full, or the folder may not be written; nothing is left.
+    """
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}{_PART}")
     try:
         with part.open("xb") as file:
             file.write(data)
             if synced:
                 file.flush()
                 os.fsync(file.fileno())
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return part
+
+
+def publish(part: Path, path: Path) -> Path:
+    """Give a finished part the first free name, and return it: the second half of a write.
+
+    Raises:
+        OSError: The folder may not be written; the part is gone.
+    """
+    try:
         return _publish(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def published_as(part: Path, path: Path, sha256: str, *, known: Callable[[Path], bool]) -> Path | None:
+    """Return the name that a part has got, where whoever gave it was killed before it could say so, or None.
+
+    Args:
+        part: The hidden file, which may be gone.
+        path: The place that was meant.
+        sha256: Of the bytes, in hexadecimal.
+        known: Says of a file whether it is known to be another one.
+    """
+    for candidate in _names_for(path):
+        if not candidate.exists():
+            break
+        if part.exists():
+            if candidate.samefile(part):
+                return candidate
+        elif not known(candidate) and hashlib.sha256(candidate.read_bytes()).hexdigest() == sha256:
+            return candidate
+    return None
 
 
 def _publish(part: Path, path: Path, *, link: Callable[[Path, Path], None] = os.link) -> Path:

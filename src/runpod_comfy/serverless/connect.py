@@ -52,12 +52,18 @@ async def http_session() -> aiohttp.ClientSession:
 
 
 async def _open_session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, limit_per_host=0),
         headers={"User-Agent": f"runpod-comfy-client/{__version__}"},
         cookie_jar=aiohttp.DummyCookieJar(),
         trace_configs=[sending_trace()],
     )
+    # aiohttp repeats a GET by itself when a kept connection breaks. A read of /stream consumes, so a repeated one says
+    # that nothing was there, and nobody learns of what the first one took. There is no public switch; aiohttp's own
+    # test client uses this one.
+    if hasattr(session, "_retry_connection"):
+        session._retry_connection = False  # noqa: SLF001 - see above
+    return session
 
 
 async def _shared_state() -> tuple[Pacer, EndpointHabits]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runpod_comfy.serverless.parking import Parking
+from runpod_comfy.serverless.queueing import Queueing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,6 +43,7 @@ class EndpointHabits:
         streaming: Jobs that ask ``/stream`` at intervals.
         parking: The places for long polls.
         reads: Room for answers of ``/stream``.
+        queueing: Why its jobs wait.
         rng: Where the jitter comes from.
     """
 
@@ -54,6 +56,7 @@ class EndpointHabits:
     streaming: int = 0
     parking: Parking = field(default_factory=Parking)
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_READS))
+    queueing: Queueing = field(default_factory=Queueing)
     rng: random.Random = field(default_factory=random.SystemRandom)
 
     def lacks_long_poll(self, endpoint_id: str, what: str, now_s: float) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from runpod_comfy.errors import ApiError, JobExpired, NotFound, ProtocolError, RateLimited, RunpodComfyError
 from runpod_comfy.serverless.api import FINAL_STATES, JobStatus
+from runpod_comfy.serverless.exchange import NotSent
 from runpod_comfy.serverless.retry import Backoff, is_transient
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ async def watch_job(
     habits: EndpointHabits,
     take: Callable[[list[Any]], _T],
     whole: Callable[[], bool] = lambda: False,
+    read_failed: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncGenerator[Update[_T]]:
     """Yield what a job streams and each change of its state; ends after the final state and all pieces.
@@ -74,6 +76,7 @@ async def watch_job(
         habits: What is known of the endpoint.
         take: Makes something of streamed outputs, in a thread, before their bytes are forgotten; must not raise.
         whole: Says whether everything is known to be here, so that nothing more need be read.
+        read_failed: Called when a read of the stream failed that may have consumed what it should have brought.
         clock: Seconds from any zero, never going back.
 
     Raises:
@@ -81,7 +84,16 @@ async def watch_job(
         ApiError: RunPod refused to answer, for example for a wrong key.
         ProtocolError: Its answers cannot be read, several times in a row.
     """
-    watch = _Watch(api=api, job_id=job_id, habits=habits, take=take, whole=whole, clock=clock, started_s=clock())
+    watch = _Watch(
+        api=api,
+        job_id=job_id,
+        habits=habits,
+        take=take,
+        whole=whole,
+        read_failed=read_failed,
+        clock=clock,
+        started_s=clock(),
+    )
     tasks = [asyncio.ensure_future(watch.guarded(part)) for part in (watch.follow_status, watch.follow_stream)]
     try:
         while (update := await watch.updates.get()) is not None:
@@ -101,6 +113,7 @@ class _Watch(Generic[_T]):
     habits: EndpointHabits
     take: Callable[[list[Any]], _T]
     whole: Callable[[], bool]
+    read_failed: Callable[[], None]
     clock: Callable[[], float]
     started_s: float
     # Nothing bounds it but the job itself: what was read is gone at RunPod, so it must go somewhere.
@@ -125,22 +138,23 @@ class _Watch(Generic[_T]):
 
     async def follow_status(self) -> None:
         backoff = Backoff()
-        unreadable = 0
+        unreadable = unknown = 0
         with self.habits.parking.place() as place:
             while not self.ended.is_set():
                 try:
                     status = await self._ask(place)
                 except RunpodComfyError as exc:
                     unreadable = unreadable + 1 if isinstance(exc, ProtocolError) else 0
+                    unknown = unknown + 1 if isinstance(exc, NotFound) else 0
                     if isinstance(exc, NotFound):
-                        if self.clock() - self.started_s > _UNKNOWN_JOB_GRACE_S:
+                        if self._is_gone(unknown):
                             raise self._expired() from exc
                     elif not is_transient(exc) or unreadable >= _MAX_UNREADABLE:
                         raise
                     await self._pause(backoff, exc)
                     continue
                 backoff.reset()
-                unreadable = 0
+                unreadable = unknown = 0
                 self._note(status)
 
     def _note(self, status: JobStatus) -> None:
@@ -212,11 +226,17 @@ class _Watch(Generic[_T]):
             place.answered()
         return status
 
+    def _is_gone(self, unknown: int) -> bool:
+        """Whether so many answers of 404 in a row mean that there is no such job (any more)."""
+        # A new job may not be known everywhere yet; one whose state was seen is gone, if it is not one bad answer.
+        return self.clock() - self.started_s > _UNKNOWN_JOB_GRACE_S or (bool(self.state) and unknown > 1)
+
     def _expired(self) -> JobExpired:
+        seen = f", which was {self.state} when last seen" if self.state else ""
         return JobExpired(
-            f"RunPod does not know job {self.job_id} on endpoint {self.api.endpoint_id}. A result is kept for 30 "
-            "minutes after the job's end (60 seconds after /runsync), and a job that waits longer than its ttl is "
-            "removed.",
+            f"RunPod does not know job {self.job_id} on endpoint {self.api.endpoint_id}{seen}. A result is kept for 30 "
+            "minutes after the job's end (60 seconds after /runsync); a job that waits longer than its ttl, or is in "
+            "the queue when somebody purges it, is removed. What arrived is in .partial; submit the rest again.",
             job_id=self.job_id,
             endpoint_id=self.api.endpoint_id,
         )
@@ -252,6 +272,8 @@ class _Watch(Generic[_T]):
                     return
                 continue
             except RunpodComfyError as exc:
+                if not isinstance(exc, (NotSent, RateLimited)):
+                    self.read_failed()
                 if not is_transient(exc) or (ended and backoff.failures >= _MAX_UNREADABLE):
                     raise
                 await self._pause(backoff, exc)

@@ -1,0 +1,191 @@
+"""A job followed to its end, and batches of it that were lost run again: once, with the same seeds, and only those.
+
+Reads of ``/stream`` consume, so what a reset connection or a killed reader had taken is gone. The lines' numbers say
+which batches that concerns. They become a submission of their own that names the first; what of them had arrived is
+kept, and passed over when it comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from runpod_comfy.dialects.answer import AnswerReader
+from runpod_comfy.errors import ConfigurationError, InputError, OutputLost, TemplateError, WorkflowGraphError
+from runpod_comfy.events import Queued, Started, Warned
+from runpod_comfy.executors.cancelling import ownership
+from runpod_comfy.executors.filing import Filing
+from runpod_comfy.executors.following import follow_job
+from runpod_comfy.executors.pages import digest_of
+from runpod_comfy.executors.slots import bodies, estimated_body_bytes
+from runpod_comfy.executors.waiting import with_waiting
+from runpod_comfy.results import Timings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+    from runpod_comfy.events import Event
+    from runpod_comfy.executors.accepting import Accepted, Desk
+    from runpod_comfy.executors.shelf import Shelf
+    from runpod_comfy.serverless.connect import EndpointLink
+    from runpod_comfy.submission import Submission
+
+    Again: TypeAlias = Callable[[tuple[int, ...]], Awaitable[Accepted]]
+
+    Prepare: TypeAlias = Callable[..., Awaitable[Submission]]
+
+__all__ = ["Following", "only_batches", "rerunning"]
+
+
+def only_batches(submission: Submission, batches: tuple[int, ...], *, submission_id: str) -> Submission:
+    """Return the part of a submission that makes these batches again, with their seeds.
+
+    Raises:
+        ConfigurationError: The seeds are not known, so that the batches would be others.
+    """
+    if submission.randomize_seed and len(submission.seeds) != submission.batch_count:
+        raise ConfigurationError("The seeds of the lost batches are not known, so they cannot be made again.")
+    seeds = tuple(submission.seeds[batch] for batch in batches) if submission.seeds else ()
+    return replace(submission, batch_count=len(batches), seeds=seeds, submission_id=submission_id, warnings=())
+
+
+def rerunning(desk: Desk, job: Accepted, *, prepare: Prepare, digest: str = "") -> Again:
+    """Return what submits some of a job's batches once more.
+
+    Args:
+        desk: Where to, and what was asked for.
+        job: The first job.
+        prepare: Prepares a submission of a request, with given ``seeds`` and ``first_seed``.
+        digest: What the work's digest must be; "" where the request is the very one of the first job.
+    """
+    request = replace(desk.request, num_samples=max(1, job.terms.batch_count) * desk.batch_size)
+
+    async def again(batches: tuple[int, ...]) -> Accepted:
+        async with bodies().lend(estimated_body_bytes(request.input_images)):
+            whole = await prepare(request, seeds=job.seeds, first_seed=job.first_seed)
+            if digest and await asyncio.to_thread(digest_of, whole) != digest:
+                raise ConfigurationError(
+                    f"The template {request.template.name} or its input images have changed since, so the lost "
+                    "batches would be others."
+                )
+            part = only_batches(whole, batches, submission_id=uuid.uuid4().hex)
+            del whole
+            return await desk.submit(part, parent_id=job.submission_id, batches=batches)
+
+    return again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """How jobs are followed.
+
+    Attributes:
+        link: The endpoint.
+        shelf: Where files go, or None to keep them in memory.
+        owned: Whether it is our job: then ``Queued`` comes first, and it is cancelled when it is left before its end.
+        place: What the endpoint is called in results.
+        again: Submits some of the job's batches once more; None leaves a loss an error.
+        queue_timeout_s: How long the job may wait for a worker, in seconds, or None.
+    """
+
+    link: EndpointLink
+    shelf: Shelf | None = None
+    owned: bool = True
+    place: str | None = None
+    again: Again | None = None
+    queue_timeout_s: float | None = None
+
+    async def events(self, job: Accepted, reader: AnswerReader | None = None) -> AsyncGenerator[Event | Timings]:
+        """Yield what a job does until everything is here, lost batches made again included.
+
+        Args:
+            job: The job.
+            reader: A fresh reader of its answer; None takes one that knows what was sent.
+
+        Raises:
+            JobError: It ended otherwise; the partial result is for the caller to add.
+        """
+        first = Filing(shelf=self.shelf, record=job.record)
+        try:
+            async with aclosing(self._one(job, first, reader, announced=self.owned)) as events:
+                async for event in events:
+                    yield event
+        except OutputLost as exc:
+            if self.again is None or not exc.missing_batches:
+                raise
+            loss = exc
+        else:
+            return
+        async with aclosing(self._rerun(job, loss, first)) as events:
+            async for event in events:
+                yield event
+
+    async def _rerun(self, job: Accepted, loss: OutputLost, first: Filing) -> AsyncGenerator[Event | Timings]:
+        assert self.again is not None  # noqa: S101 - asked by the only caller
+        batches = loss.missing_batches
+        try:
+            again = await self.again(batches)
+        except (ConfigurationError, TemplateError, WorkflowGraphError, InputError) as exc:
+            loss.args = (f"{loss} They were not made again: {exc}",)
+            raise loss from exc
+        named = ", ".join(str(batch + 1) for batch in batches)
+        yield Warned(
+            message=f"{loss} Batch {named} is made again with the same seeds: job {again.job_id}, submission "
+            f"{again.submission_id}."
+        )
+        made = await asyncio.to_thread(first.made_so_far)
+        second = Filing(
+            shelf=self.shelf, record=again.record, made=made, batches=batches, batch_count=job.terms.batch_count
+        )
+        async with aclosing(self._one(again, second)) as events:
+            async for event in events:
+                # To the caller it is one job, which had begun.
+                if not isinstance(event, Started):
+                    yield event
+        if job.record is not None:
+            await job.record.done(note=f"Batch {named} was lost, and made again by {again.submission_id}.")
+
+    async def _one(
+        self, job: Accepted, filing: Filing, reader: AnswerReader | None = None, *, announced: bool = False
+    ) -> AsyncGenerator[Event | Timings]:
+        """Follow one job; its page in the ledger says how it stands, and who reads it."""
+        reader = reader or AnswerReader(job.layout, batch_count=job.terms.batch_count or None)
+        async with AsyncExitStack() as stack:
+            if self.owned:
+                # Before anything is awaited: a job that was accepted must not be left behind.
+                await stack.enter_async_context(ownership(self.link, job.job_id, record=job.record))
+            if announced:
+                yield Queued(job_id=job.job_id, place=self.place)
+            followed = follow_job(self.link, job.job_id, reader=reader, filing=filing, terms=job.terms)
+            events = with_waiting(self.link, job.job_id, followed, queue_timeout_s=self.queue_timeout_s)
+            noted = await stack.enter_async_context(self._noted(job))
+            await stack.enter_async_context(aclosing(events))
+            async for event in events:
+                await noted(event)
+                yield event
+
+    @asynccontextmanager
+    async def _noted(self, job: Accepted) -> AsyncIterator[Callable[[Event | Timings], Awaitable[None]]]:
+        """Give what notes an event in the ledger; at the end it is noted how the job ended, and others may read it."""
+        record = job.record
+        gpu_s: float | None = None
+
+        async def note(event: Event | Timings) -> None:
+            nonlocal gpu_s
+            if record is not None and isinstance(event, Started):
+                await record.running()
+            elif isinstance(event, Timings):
+                gpu_s = event.gpu_s
+
+        if record is None:
+            yield note
+            return
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(record.release)
+            await record.reading()
+            stack.push_async_exit(record.ends)
+            yield note
+            await record.done(gpu_s=gpu_s)
