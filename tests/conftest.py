@@ -36,6 +36,8 @@ def storage():
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch, tmp_path_factory):
     """Tests must not read the key, the profile or the addresses of whoever runs them."""
+    # One for each test: what one submits, another must not collect.
+    monkeypatch.setenv("RUNPOD_COMFY_LEDGER", str(tmp_path_factory.mktemp("ledger") / "jobs.sqlite"))
     monkeypatch.setenv("RUNPOD_COMFY_CONFIG", str(tmp_path_factory.getbasetemp() / "no-profile" / "config.toml"))
     monkeypatch.setenv("RUNPOD_COMFY_CACHE", str(tmp_path_factory.mktemp("cache")))
     for name in (

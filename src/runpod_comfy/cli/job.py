@@ -15,9 +15,9 @@ from runpod_comfy.cli.failures import describe
 from runpod_comfy.cli.progress import Tally, choose_display
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME
-from runpod_comfy.errors import ConfigurationError, InputError, RunpodComfyError
+from runpod_comfy.errors import ConfigurationError, RunpodComfyError
 from runpod_comfy.events import Finished, OutputReady, Queued, Warned
-from runpod_comfy.media.files import safe_output_path, write_new
+from runpod_comfy.media.files import write_new
 from runpod_comfy.results import OutputFile, OutputText, Timings, WorkflowOutputImage
 from runpod_comfy.submission import batches_needed
 from runpod_comfy.workflow.template import WorkflowTemplate
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from runpod_comfy.cli.output import Output
     from runpod_comfy.cli.targets import Target
     from runpod_comfy.events import Event
+    from runpod_comfy.executors.request import OnLost, OnUncertain
     from runpod_comfy.results import WorkflowResult
 
 __all__ = ["STAND_IN", "Job", "JobOptions", "log_shown_by"]
@@ -63,6 +64,10 @@ class JobOptions:
     progress: str | None
     object_info: Path | None = None
     no_check: bool = False
+    no_ledger: bool = False
+    queue_timeout_s: float | None = None
+    on_uncertain: OnUncertain = "raise"
+    on_lost: OnLost = "rerun"
 
 
 class Job:
@@ -96,7 +101,7 @@ class Job:
     def _run(self) -> None:
         asked = self._asked
         template = asked.template if isinstance(asked.template, WorkflowTemplate) else WorkflowTemplate(asked.template)
-        executor = make_executor(asked.target, batch_size=asked.batch_size)
+        executor = make_executor(asked.target, batch_size=asked.batch_size, ledger=not asked.no_ledger)
         executor.preflight = not asked.no_check
         if asked.object_info is not None and not asked.no_check:
             self._check(template, asked.object_info)
@@ -115,6 +120,10 @@ class Job:
                 previews=asked.previews,
                 input_max_pixels=asked.input_max_pixels,
                 timeout=asked.timeout_s,
+                output_dir=asked.output_dir,
+                queue_timeout=asked.queue_timeout_s,
+                on_uncertain=asked.on_uncertain,
+                on_lost=asked.on_lost,
             )
             # Closing the events early, as an interrupt does, cancels the job.
             with closing(cast("Generator[Event]", events)), display, self._output.through(display.write_line):
@@ -159,22 +168,22 @@ class Job:
                 pass
 
     def _save(self, file: OutputFile, records: list[dict[str, Any]]) -> None:
-        """Write a file as soon as it is here, so that nothing that arrived can be lost."""
-        record = {
-            "path": "",
-            "name": file.name,
-            **_origin(file),
-            "media_type": file.media_type,
-            "size_bytes": file.size_bytes,
-            "sha256": file.sha256,
-        }
-        try:
-            path = safe_output_path(self._asked.output_dir, file.name, file.subfolder)
-        except InputError as exc:
-            self._output.warn(f"{exc} It is saved under another one.")
-            path = self._asked.output_dir / f"unnamed.{file.media_type.rpartition('/')[2] or 'bin'}"
-        path = write_new(path, file.data)
-        records.append(record | {"path": os.fspath(path)})
+        """List a file, which the executor has written as soon as it was here."""
+        path = file.path
+        if path is None:  # its name leads elsewhere, and a warning has said so
+            name = f"unnamed.{file.media_type.rpartition('/')[2] or 'bin'}"
+            path = write_new(self._asked.output_dir / name, file.data)
+            self._output.note(f"  It is saved as {path}.")
+        records.append(
+            {
+                "path": os.fspath(path),
+                "name": file.name,
+                **_origin(file),
+                "media_type": file.media_type,
+                "size_bytes": file.size_bytes,
+                "sha256": file.sha256,
+            }
+        )
         # Last: an interrupt comes while this waits for whoever reads it.
         self._output.data(os.fspath(path))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from runpod_comfy.cli.output import printable, write_to_stderr
-from runpod_comfy.events import BatchFinished, OutputReady, Progress, Queued, Started
+from runpod_comfy.events import BatchFinished, OutputReady, Progress, Queued, Started, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,8 @@ class Tally:
         match event:
             case Queued():
                 self.stage = "waiting for a worker"
+            case Waiting():
+                self.stage = f"waiting: {event.reason.replace('_', ' ')}"
             case Started():
                 self.stage = "starting"
             case Progress():
@@ -148,6 +150,8 @@ class PlainDisplay:
         match event:
             case Queued():
                 self._say(f"job {event.job_id}: waiting for a worker", tally)
+            case Waiting():
+                self._say(f"waiting: {event.message}", tally)
             case Started():
                 after = f" after {event.queue_s:.1f} s" if event.queue_s is not None else ""
                 self._say(f"started{after}", tally)
@@ -195,7 +199,8 @@ class _RichDisplay:
         self._progress.stop()
 
     def update(self, tally: Tally, event: Event) -> None:
-        del event
+        if isinstance(event, Waiting):
+            self.write_line(printable(f"  waiting: {event.message}"))
         self._progress.update(self._task, completed=tally.fraction, description=printable(str(tally)))
 
     def write_line(self, text: str) -> None:

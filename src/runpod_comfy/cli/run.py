@@ -165,6 +165,30 @@ The API key comes from RUNPOD_API_KEY or RunPod's own ~/.runpod/config.toml, nev
     help="The node types of the ComfyUI that runs it (its answer to GET /object_info): checks the workflow before.",
 )
 @click.option("--no-check", is_flag=True, help="Send it even if what is known of the target says that it will fail.")
+@click.option(
+    "--queue-timeout",
+    "queue_timeout_s",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Give up and cancel where no worker has taken the job after.",
+)
+@click.option(
+    "--on-uncertain",
+    type=click.Choice(["raise", "resubmit"]),
+    default="raise",
+    show_default=True,
+    help="Where a submission was never answered: stop, or send it again, which may pay twice.",
+)
+@click.option(
+    "--on-lost",
+    type=click.Choice(["rerun", "raise"]),
+    default="rerun",
+    show_default=True,
+    help="Where batches were lost on their way: make them again with the same seeds, or stop.",
+)
+@click.option(
+    "--no-ledger", is_flag=True, help="Do not write the job down; runpod-comfy jobs and collect will not know it."
+)
 @click.option("--previews", is_flag=True, help="Save the workflow's preview images too.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout in place of paths.")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")

@@ -113,8 +113,13 @@ def _from_profile(base_url: str | None) -> Target:
     return Target(kind="local", asked_for=False)
 
 
-def make_executor(target: Target, *, batch_size: int) -> WorkflowExecutor:
+def make_executor(target: Target, *, batch_size: int, ledger: bool = False) -> WorkflowExecutor:
     """Return the executor for a target.
+
+    Args:
+        target: Where to run.
+        batch_size: How many images a batch has.
+        ledger: Whether jobs on RunPod are written down.
 
     Raises:
         MissingKey: There is no usable API key.
@@ -137,6 +142,8 @@ def make_executor(target: Target, *, batch_size: int) -> WorkflowExecutor:
             # With a key in place, whatever is wrong is something else; what is wrong without it is the key.
             EndpointSettings.resolve(endpoint=target.name, base_url=target.base_url, api_key="any")
             try:
-                return RunpodComfyWorkflowExecutor(target.name, batch_size=batch_size, base_url=target.base_url)
+                return RunpodComfyWorkflowExecutor(
+                    target.name, batch_size=batch_size, base_url=target.base_url, ledger=ledger
+                )
             except ConfigurationError as exc:
                 raise MissingKey(str(exc)) from exc
