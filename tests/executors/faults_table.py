@@ -136,8 +136,9 @@ CASES = {
     # -- pieces and workers
     "piece: lost": _piece(DropPiece(2), jobs=2),
     "piece: lost, aggregate": _piece(DropPiece(2), aggregate=True),
-    "piece: lost twice": _piece(
-        DropPiece(0), times=2, jobs=2, error=OutputLost, match="Not whole: batch 1", partial=IMAGES - 1
+    "piece: lost twice": _piece(DropPiece(0), times=2, jobs=3),
+    "piece: lost each time": _piece(
+        DropPiece(0), times=None, jobs=4, error=OutputLost, match="Not whole: batch 1", partial=IMAGES - 1
     ),
     "piece: lost, and not to be made again": _piece(
         DropPiece(2), call={"on_lost": "raise"}, error=OutputLost, match="Not whole: batch 2", partial=IMAGES - 1

@@ -66,12 +66,21 @@ def test_a_rerun_is_announced_and_otherwise_looks_like_one_job(make_endpoint, pa
     assert {event.batch for event in events if isinstance(event, BatchFinished)} == {0, 1, 2}
 
 
-def test_what_is_lost_twice_is_an_error_with_the_rest(make_endpoint, painter):
+def test_what_is_lost_of_a_rerun_is_made_again_in_turn(make_endpoint, painter, whole):
+    requests = []
+    endpoint = make_endpoint(painter(requests=requests))
+    endpoint.platform.faults.add(Fault("job-stream", DropPiece(4)), Fault("job-stream", DropPiece(1), after=1))
+    result = endpoint.executor().submit_workflow(TEMPLATE, num_samples=3, seed=5)
+    assert names(result) == whole
+    assert [request["seeds"] for request in requests] == [[5, 6, 7], [6], [6]]
+
+
+def test_what_is_lost_each_time_is_an_error_with_the_rest(make_endpoint, painter):
     endpoint = make_endpoint(painter())
-    endpoint.platform.faults.add(Fault("job-stream", DropPiece(1), times=2))
+    endpoint.platform.faults.add(Fault("job-stream", DropPiece(1), times=None))
     with pytest.raises(OutputLost) as caught:
         endpoint.executor().submit_workflow(TEMPLATE, num_samples=2, seed=5)
-    assert len(endpoint.jobs()) == 2
+    assert len(endpoint.jobs()) == 4
     assert len(caught.value.partial) == 3
 
 

@@ -89,9 +89,9 @@ def test_without_a_folder_the_job_is_written_down_and_its_images_are_not(make_en
         ([Fault("run", Reset(processed=True))], State.UNCERTAIN, SubmissionUncertain),
         ([Fault("run", Status(400))], State.REFUSED, Exception),
         ([Fault("status-sync", Expire()), Fault("stream", Expire())], State.EXPIRED, JobExpired),
-        ([Fault("job-stream", DropPiece(1), times=2)], State.INCOMPLETE, OutputLost),
+        ([Fault("job-stream", DropPiece(1), times=None)], State.INCOMPLETE, OutputLost),
     ],
-    ids=["uncertain", "refused", "expired", "lost twice"],
+    ids=["uncertain", "refused", "expired", "lost each time"],
 )
 def test_how_a_job_ends_is_written_down(make_endpoint, painter, case, place):
     faults, state, error = case

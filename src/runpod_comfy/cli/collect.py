@@ -39,7 +39,7 @@ Examples:
   runpod-comfy collect 0c5a…-e1 --take-over
 
 RunPod keeps a job's result for 30 minutes (60 seconds after a request of over 10 MB). What an earlier reader has saved
-counts as here; batches that it took away and lost are made again once, with the same seeds. A job that another process
+counts as here; batches that it took away and lost are made again, with the same seeds. A job that another process
 reads is left alone.""",
 )
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
@@ -114,15 +114,13 @@ class _Collection:
 
     def carry_out(self, jobs: tuple[str, ...], *, every: bool) -> int:
         """Collect and report; returns the exit code."""
-        from runpod_comfy.ledger import UNDER_WAY, State  # noqa: PLC0415 - `--help` needs no database
+        from runpod_comfy.ledger import State  # noqa: PLC0415 - `--help` needs no database
 
         ledger = open_own_ledger()
         try:
             ledger.recover()
             if every:
-                wanted = [
-                    _Wanted(row.job_id or "", row.entry.endpoint_id, row) for row in ledger.submissions(UNDER_WAY)
-                ]
+                wanted = [_Wanted(row.job_id or "", row.entry.endpoint_id, row) for row in ledger.collectable()]
             else:
                 wanted = [self._wanted(job, ledger.find(job)) for job in jobs]
             asyncio.run(self._collect(wanted))

@@ -44,6 +44,8 @@ class Accepted:
         layout: What its answer is read with; None for a job of another process.
         terms: What was asked for with it.
         record: Its page in the ledger, or None.
+        root_id: The submission whose lost batches it makes again, where it was found in the ledger; else None.
+        numbers: The numbers that its batches have there, likewise.
     """
 
     job_id: str
@@ -53,6 +55,8 @@ class Accepted:
     layout: Layout | None = None
     terms: JobTerms = NO_TERMS
     record: Record | None = None
+    root_id: str | None = None
+    numbers: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -218,17 +218,20 @@ class Filing:
         """Give an event of a rerun the number that its batch has in the first job."""
         match event:
             case OutputReady(output=output) if self.batches is not None:
-                origin = replace(output.origin, batch=self._first_number(output.origin.batch))
+                origin = replace(output.origin, batch=self._maybe_first(output.origin.batch))
                 moved = output.but(origin=origin) if isinstance(output, OutputFile) else replace(output, origin=origin)
                 return OutputReady(output=moved)
             case BatchFinished() | Progress() if self.batches is not None:
-                return replace(event, batch=self._first_number(event.batch) or 0, batch_count=self.batch_count)
+                return replace(event, batch=self.first_number(event.batch), batch_count=self.batch_count)
             case _:
                 return event
 
-    def _first_number(self, batch: int | None) -> int | None:
-        batches = self.batches or ()
-        return batches[batch] if batch is not None and 0 <= batch < len(batches) else batch
+    def first_number(self, batch: int) -> int:
+        """Return the number that a batch of this job has in the first one."""
+        return self.batches[batch] if self.batches is not None and 0 <= batch < len(self.batches) else batch
+
+    def _maybe_first(self, batch: int | None) -> int | None:
+        return None if batch is None else self.first_number(batch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,8 @@ def picked_up(
         # Whoever has read of it before may have taken lines away that are not here.
         terms=JobTerms(batch_count=entry.batch_count, read_before=kept.reads > 0),
         record=Record(ledger, kept.submission_id),
+        root_id=entry.parent_id if entry.batches is not None else None,
+        numbers=entry.batches,
     )
 
     async def again(batches: tuple[int, ...]) -> Accepted:
@@ -71,9 +73,8 @@ def picked_up(
         )
         return await rerunning(desk, job, prepare=prepare, digest=entry.digest)(batches)
 
-    # What was made again is not made again once more: it may be the job itself that does not arrive.
-    rerun = on_lost == "rerun" and entry.batches is None
-    return Following(link=link, shelf=shelf, owned=False, again=again if rerun else None).events(job)
+    following = Following(link=link, shelf=shelf, owned=False, again=again if on_lost == "rerun" else None)
+    return following.events(job)
 
 
 def _request_of(entry: Entry) -> WorkflowRequest:

@@ -95,7 +95,7 @@ def workflow_request(
         on_uncertain: What happens where a submission was sent and never answered, so that it may or may not run:
             ``"raise"`` raises ``SubmissionUncertain``; ``"resubmit"`` sends it once more, which may pay for it twice.
         on_lost: What happens where batches of a job that ended well were lost on their way: ``"rerun"`` makes those
-            again once, with the same seeds, in a job of their own; ``"raise"`` raises ``OutputLost``.
+            again with the same seeds, in a job of their own; ``"raise"`` raises ``OutputLost``.
         more_variables: Further variables of the template, as keywords.
 
     Raises:

@@ -1,14 +1,16 @@
-"""A job followed to its end, and batches of it that were lost run again: once, with the same seeds, and only those.
+"""A job followed to its end, and batches of it that were lost run again, with the same seeds, and only those.
 
 Reads of ``/stream`` consume, so what a reset connection or a killed reader had taken is gone. The lines' numbers say
 which batches that concerns. They become a submission of their own that names the first; what of them had arrived is
-kept, and passed over when it comes again.
+kept, and passed over when it comes again. What is lost of that one too is made again in turn, a few times at most:
+a job whose output can never arrive must not be paid for for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,6 +22,7 @@ from runpod_comfy.executors.cancelling import ownership
 from runpod_comfy.executors.filing import Filing
 from runpod_comfy.executors.following import follow_job
 from runpod_comfy.executors.pages import digest_of
+from runpod_comfy.executors.recording import Record
 from runpod_comfy.executors.slots import bodies, estimated_body_bytes
 from runpod_comfy.executors.waiting import with_waiting
 from runpod_comfy.results import Timings
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.events import Event
     from runpod_comfy.executors.accepting import Accepted, Desk
+    from runpod_comfy.executors.filing import OutputKey
     from runpod_comfy.executors.shelf import Shelf
     from runpod_comfy.serverless.connect import EndpointLink
     from runpod_comfy.submission import Submission
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
     Prepare: TypeAlias = Callable[..., Awaitable[Submission]]
 
 __all__ = ["Following", "only_batches", "rerunning"]
+
+_MOST_RERUNS = 3
 
 
 def only_batches(submission: Submission, batches: tuple[int, ...], *, submission_id: str) -> Submission:
@@ -71,9 +77,10 @@ def rerunning(desk: Desk, job: Accepted, *, prepare: Prepare, digest: str = "") 
                     f"The template {request.template.name} or its input images have changed since, so the lost "
                     "batches would be others."
                 )
-            part = only_batches(whole, batches, submission_id=uuid.uuid4().hex)
+            own = tuple(job.numbers.index(batch) for batch in batches) if job.numbers else batches
+            part = only_batches(whole, own, submission_id=uuid.uuid4().hex)
             del whole
-            return await desk.submit(part, parent_id=job.submission_id, batches=batches)
+            return await desk.submit(part, parent_id=job.root_id or job.submission_id, batches=batches)
 
     return again
 
@@ -108,48 +115,49 @@ class Following:
         Raises:
             JobError: It ended otherwise; the partial result is for the caller to add.
         """
-        first = Filing(shelf=self.shelf, record=job.record)
-        try:
-            async with aclosing(self._one(job, first, reader, announced=self.owned)) as events:
-                async for event in events:
-                    yield event
-        except OutputLost as exc:
-            if self.again is None or not exc.missing_batches:
-                raise
-            loss = exc
-        else:
-            return
-        async with aclosing(self._rerun(job, loss, first)) as events:
-            async for event in events:
-                yield event
+        made = await asyncio.to_thread(_made_before, job)
+        filing = Filing(shelf=self.shelf, record=job.record, made=made, batches=job.numbers)
+        announcement: Event | None = Queued(job_id=job.job_id, place=self.place) if self.owned else None
+        current = job
+        incomplete: list[Accepted] = []
+        for rounds_left in reversed(range(_MOST_RERUNS + 1)):
+            try:
+                async with aclosing(self._one(current, filing, reader, announcement=announcement)) as events:
+                    async for event in events:
+                        # To the caller it is one job, which begins once.
+                        if not (incomplete and isinstance(event, Started)):
+                            yield event
+                break
+            except OutputLost as exc:
+                if self.again is None or not exc.missing_batches or not rounds_left:
+                    raise
+                loss = exc
+            batches = tuple(filing.first_number(batch) for batch in loss.missing_batches)
+            incomplete.append(current)
+            made = made + await asyncio.to_thread(filing.made_so_far)
+            current = await self._once_more(batches, loss)
+            filing = Filing(
+                shelf=self.shelf,
+                record=current.record,
+                made=Counter(made),
+                batches=batches,
+                batch_count=job.terms.batch_count,
+            )
+            reader, announcement = None, Warned(message=_rerun_words(loss, batches, current))
+        for before in incomplete:
+            if before.record is not None:
+                await before.record.done(note=f"What was lost of it was made again by {current.submission_id}.")
 
-    async def _rerun(self, job: Accepted, loss: OutputLost, first: Filing) -> AsyncGenerator[Event | Timings]:
+    async def _once_more(self, batches: tuple[int, ...], loss: OutputLost) -> Accepted:
         assert self.again is not None  # noqa: S101 - asked by the only caller
-        batches = loss.missing_batches
         try:
-            again = await self.again(batches)
+            return await self.again(batches)
         except (ConfigurationError, TemplateError, WorkflowGraphError, InputError) as exc:
             loss.args = (f"{loss} They were not made again: {exc}",)
             raise loss from exc
-        named = ", ".join(str(batch + 1) for batch in batches)
-        yield Warned(
-            message=f"{loss} Batch {named} is made again with the same seeds: job {again.job_id}, submission "
-            f"{again.submission_id}."
-        )
-        made = await asyncio.to_thread(first.made_so_far)
-        second = Filing(
-            shelf=self.shelf, record=again.record, made=made, batches=batches, batch_count=job.terms.batch_count
-        )
-        async with aclosing(self._one(again, second)) as events:
-            async for event in events:
-                # To the caller it is one job, which had begun.
-                if not isinstance(event, Started):
-                    yield event
-        if job.record is not None:
-            await job.record.done(note=f"Batch {named} was lost, and made again by {again.submission_id}.")
 
     async def _one(
-        self, job: Accepted, filing: Filing, reader: AnswerReader | None = None, *, announced: bool = False
+        self, job: Accepted, filing: Filing, reader: AnswerReader | None, *, announcement: Event | None
     ) -> AsyncGenerator[Event | Timings]:
         """Follow one job; its page in the ledger says how it stands, and who reads it."""
         reader = reader or AnswerReader(job.layout, batch_count=job.terms.batch_count or None)
@@ -157,8 +165,8 @@ class Following:
             if self.owned:
                 # Before anything is awaited: a job that was accepted must not be left behind.
                 await stack.enter_async_context(ownership(self.link, job.job_id, record=job.record))
-            if announced:
-                yield Queued(job_id=job.job_id, place=self.place)
+            if announcement is not None:
+                yield announcement
             followed = follow_job(self.link, job.job_id, reader=reader, filing=filing, terms=job.terms)
             events = with_waiting(self.link, job.job_id, followed, queue_timeout_s=self.queue_timeout_s)
             noted = await stack.enter_async_context(self._noted(job))
@@ -189,3 +197,17 @@ class Following:
             stack.push_async_exit(record.ends)
             yield note
             await record.done(gpu_s=gpu_s)
+
+
+def _made_before(job: Accepted) -> Counter[OutputKey]:
+    """Return what the first job has brought of the batches that this one makes again. Blocks."""
+    if job.record is None or job.root_id is None:
+        return Counter()
+    return Record(job.record.ledger, job.root_id).made()
+
+
+def _rerun_words(loss: OutputLost, batches: tuple[int, ...], again: Accepted) -> str:
+    named = ", ".join(str(batch + 1) for batch in batches)
+    return (
+        f"{loss} Batch {named} is made again with the same seeds: job {again.job_id}, submission {again.submission_id}."
+    )

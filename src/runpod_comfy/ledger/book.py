@@ -20,7 +20,7 @@ from runpod_comfy.dialects.numbered import Line
 from runpod_comfy.errors import ConfigurationError, JobInUse, LedgerError
 from runpod_comfy.ledger.holders import is_alive, this_process
 from runpod_comfy.ledger.records import SELECT, holder_in, may_become, submitted_in
-from runpod_comfy.ledger.rows import ENDED, SavedOutput, State
+from runpod_comfy.ledger.rows import ENDED, UNDER_WAY, SavedOutput, State
 from runpod_comfy.ledger.schema import connect
 
 if TYPE_CHECKING:
@@ -273,7 +273,16 @@ class Ledger:
                 State.UNCERTAIN,
                 note="The process that sent it died before it learned the job's id: it may run, or may not.",
             )
+        self._settle_reruns()
         return [row for row in map(self.find, found) if row is not None]
+
+    def _settle_reruns(self) -> None:
+        """Note what is complete since a rerun brought the rest, where a process died before it could say so."""
+        for row in self.submissions([State.INCOMPLETE]):
+            reruns = self.reruns_of(row.submission_id)
+            if reruns and reruns[-1].state is State.DONE:
+                note = f"What was lost of it was made again by {reruns[-1].submission_id}."
+                self.now_is(row.submission_id, State.DONE, note=note)
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -297,6 +306,14 @@ class Ledger:
             query += " LIMIT ?"
             values.append(limit)
         return [self._submitted(row) for row in reversed(self._rows(query, *values))]
+
+    def collectable(self) -> list[Submitted]:
+        """Return what may still bring something, oldest first: jobs under way, and losses that nobody made good yet."""
+        return [
+            row
+            for row in self.submissions([*UNDER_WAY, State.INCOMPLETE])
+            if row.state is not State.INCOMPLETE or not (row.entry.batches or self.reruns_of(row.submission_id))
+        ]
 
     def reruns_of(self, submission_id: str) -> list[Submitted]:
         """Return the submissions that name this one as their first, oldest first."""
