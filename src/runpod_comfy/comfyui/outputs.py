@@ -170,7 +170,7 @@ def _refs(node_id: str, reported: object) -> Iterator[OutputRef]:
                 case {"filename": str(filename)} if filename:
                     type_ = item.get("type") or "output"
                     # `input` is what a node shows of its inputs.
-                    if type_ in {"output", "temp"}:
+                    if isinstance(type_, str) and type_ in {"output", "temp"}:
                         subfolder = item.get("subfolder")
                         yield FileRef(
                             node_id=node_id,

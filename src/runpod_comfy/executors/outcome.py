@@ -63,9 +63,24 @@ def judge(
         case "CANCELLED":
             return JobCancelled(f"Job {job_id} was cancelled.", job_id=job_id)
         case "TIMED_OUT":
-            return JobTimedOut(_timed_out(job_id, status, terms), job_id=job_id)
+            return _timed_out_or_lost(job_id, status, reader, terms)
         case _:
             return _incomplete(job_id, status.output if status else None, reader, terms)
+
+
+def _timed_out_or_lost(job_id: str, status: JobStatus | None, reader: AnswerReader, terms: JobTerms) -> JobError | None:
+    """Return the error; where a part of the answer was taken and lost, the worker may have told of its end there."""
+    text = _timed_out(job_id, status, terms)
+    if not terms.read_before:
+        return JobTimedOut(text, job_id=job_id)
+    missing = reader.missing_batches(terms.batch_count)
+    if missing == ():
+        return None
+    error = OutputLost(
+        f"{text} It may well have been done: a part of its answer was taken from its stream and lost.", job_id=job_id
+    )
+    error.missing_batches = tuple(range(terms.batch_count)) if missing is None else missing
+    return error
 
 
 def _timed_out(job_id: str, status: JobStatus | None, terms: JobTerms) -> str:

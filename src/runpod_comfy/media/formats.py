@@ -30,10 +30,11 @@ def media_type_of(data: bytes) -> str | None:
 
 
 def size_in_container(data: bytes) -> tuple[int, int] | None:
-    """Return width and height of a PNG, JPEG or WebP, or None where the file is cut short."""
+    """Return width and height of a PNG, JPEG or WebP, or None where the file is another one, or cut short."""
     by_type = {"image/png": _png_size, "image/jpeg": _jpeg_size, "image/webp": _webp_size}
+    read = by_type.get(media_type_of(data) or "")
     try:
-        return by_type[media_type_of(data) or ""](data)
+        return None if read is None else read(data)
     except struct.error:  # it ends within a field
         return None
 
