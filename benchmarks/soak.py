@@ -73,7 +73,7 @@ async def _serve(folder: Path, *, chance: float, seed: int, aggregate: bool) -> 
             yield piece
 
     config = EndpointConfig(endpoint_id=_ENDPOINT, max_retries=50, default_execution_timeout_s=20)
-    platform = Platform(config, faults=FaultPlan(*storm(chance), rng=random.Random(seed)))  # noqa: S311 - a plan that repeats itself
+    platform = Platform(config, faults=FaultPlan(*storm(chance, in_process=True), rng=random.Random(seed)))  # noqa: S311 - a plan that repeats itself
     async with EmulatorServer(platform) as server:
         for number in range(_WORKERS):
             await InProcessWorker(platform, _ENDPOINT, handler, worker_id=f"w{number}", aggregate=aggregate).start()
@@ -190,7 +190,8 @@ def _judge(folder: Path, job_count: int) -> Verdict:
         "reruns": len(reruns),
         "images": sum(on_disk.values()),
         "hidden files left by kills": len(hidden),
-        "faults": sum(json.loads((folder / "faults.json").read_text()).values()),
+        "uncertain, listed": sum(row.state is State.UNCERTAIN for row in rows),
+        "faults": json.loads((folder / "faults.json").read_text()),
     }
     return verdict
 
@@ -224,10 +225,10 @@ def soak(*, job_count: int, kills: int, chance: float, seed: int, aggregate: boo
         role = [sys.executable, "-m", "benchmarks.soak", "--folder", name, "--jobs", str(job_count)]
         options = ["--chance", str(chance), "--seed", str(seed), *(["--aggregate"] if aggregate else [])]
         endpoint = subprocess.Popen([*role, *options, "--role", "endpoint"])
-        started_s = time.monotonic()
+        started_s, killed = time.monotonic(), 0
         try:
             _wait_for(folder / "address")
-            moments = sorted(rng.uniform(0.5, 8.0) for _ in range(kills))
+            moments = sorted(rng.uniform(0.8, 6.0) for _ in range(kills))
             with (folder / "client.log").open("a") as log:
                 for moment in moments:
                     client = subprocess.Popen([*role, "--role", "client"], stdout=log, stderr=log)
@@ -236,11 +237,13 @@ def soak(*, job_count: int, kills: int, chance: float, seed: int, aggregate: boo
                     except subprocess.TimeoutExpired:
                         client.kill()
                         client.wait()
+                        killed += 1
                 subprocess.run([*role, "--role", "client"], stdout=log, stderr=log, check=True, timeout=1800)
         finally:
             (folder / "stop").touch()
             endpoint.wait(timeout=30)
         verdict = _judge(folder, job_count)
+        verdict.figures["kills"] = killed
         verdict.figures["seconds"] = round(time.monotonic() - started_s)
         if verdict.wrong:
             verdict.wrong.append((folder / "client.log").read_text()[-3000:])

@@ -125,8 +125,13 @@ class FaultPlan:
         return True
 
 
-def storm(chance: float = 0.05) -> tuple[Fault, ...]:
+def storm(chance: float = 0.05, *, in_process: bool = False) -> tuple[Fault, ...]:
     """Return random faults on every route: each request, piece and result meets one with this probability.
+
+    Args:
+        chance: The probability.
+        in_process: Whether the workers are in this process: they make no requests, so what happens to pieces and
+            results is all that can happen to them, and gets their whole share.
 
     >>> from runpod_comfy.emulator import Platform
     >>> platform = Platform(faults=FaultPlan(*storm(0.05), rng=random.Random(7)))
@@ -147,7 +152,8 @@ def storm(chance: float = 0.05) -> tuple[Fault, ...]:
     )
     actions: dict[str, tuple[Action, ...]] = dict.fromkeys(ROUTES, before_and_after)
     actions["stream"] += (RepeatPieces(),)
-    actions["job-stream"] += (DropPiece(), DuplicatePiece(), WorkerDies())
-    actions["job-done"] += (DropReport(),)
+    of_requests = () if in_process else before_and_after
+    actions["job-stream"] = (*of_requests, DropPiece(), DuplicatePiece(), WorkerDies())
+    actions["job-done"] = (*of_requests, DropReport())
     planned = (Fault(route, action, times=None) for route, many in actions.items() for action in many)
     return tuple(replace(fault, chance=chance / len(actions[fault.route])) for fault in planned)
