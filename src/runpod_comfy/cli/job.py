@@ -172,7 +172,10 @@ class Job:
         path = file.path
         if path is None:  # its name leads elsewhere, and a warning has said so
             name = f"unnamed.{file.media_type.rpartition('/')[2] or 'bin'}"
-            path = write_new(self._asked.output_dir / name, file.data)
+            try:
+                path = write_new(self._asked.output_dir / name, file.data)
+            except OSError:
+                return  # the disk is full, which is the error that comes next
             self._output.note(f"  It is saved as {path}.")
         records.append(
             {
