@@ -57,6 +57,11 @@ class AnswerReader:
         return missing_batches(native.arrived, count) if native.numbered and count and not native.lost else None
 
     @property
+    def done(self) -> bool:
+        """Whether the worker has said its last word, or every batch that it spoke of is here: little can still come."""
+        return self._native.done or self.missing_batches(0) == ()
+
+    @property
     def kind(self) -> WorkerKind | None:
         """Who answers, or None while that is not known."""
         return "native" if self._native.lines else self._official.kind

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["follow_job"]
 
 _FINAL_STATUS_GRACE_S = 0.5
+_LOST_REPORT_GRACE_S = 30.0
+"""How long a job that the worker has ended may still run by RunPod's word: its report may be lost, and never come."""
 
 
 async def follow_job(
@@ -122,7 +124,9 @@ async def _updates(
     async with aclosing(watch) as updates:
         while not (complete and ended):
             try:
-                async with asyncio.timeout(_FINAL_STATUS_GRACE_S if complete else None):
+                async with asyncio.timeout(
+                    _FINAL_STATUS_GRACE_S if complete else _LOST_REPORT_GRACE_S if reader.done else None
+                ):
                     update = await anext(updates)
             except (StopAsyncIteration, TimeoutError):
                 return

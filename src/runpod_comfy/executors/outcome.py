@@ -69,16 +69,14 @@ def judge(
 
 
 def _timed_out_or_lost(job_id: str, status: JobStatus | None, reader: AnswerReader, terms: JobTerms) -> JobError | None:
-    """Return the error; where a part of the answer was taken and lost, the worker may have told of its end there."""
+    """Return the error: a job whose report was lost is IN_PROGRESS until RunPod ends it, and was done long before."""
     text = _timed_out(job_id, status, terms)
-    if not terms.read_before:
-        return JobTimedOut(text, job_id=job_id)
     missing = reader.missing_batches(terms.batch_count)
     if missing == ():
-        return None
-    error = OutputLost(
-        f"{text} It may well have been done: a part of its answer was taken from its stream and lost.", job_id=job_id
-    )
+        return None  # every batch is here; what was lost is the word that these were all
+    if not (terms.read_before or reader.done):
+        return JobTimedOut(text, job_id=job_id)
+    error = OutputLost(f"{text} It may well have been done: a part of its answer was lost on its way.", job_id=job_id)
     error.missing_batches = tuple(range(terms.batch_count)) if missing is None else missing
     return error
 
