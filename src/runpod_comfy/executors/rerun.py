@@ -115,7 +115,11 @@ class Following:
         Raises:
             JobError: It ended otherwise; the partial result is for the caller to add.
         """
-        made = await asyncio.to_thread(_made_before, job)
+        async with AsyncExitStack() as stack:
+            if self.owned:
+                # Whoever is interrupted here owns the job already.
+                await stack.enter_async_context(ownership(self.link, job.job_id, record=job.record))
+            made = await asyncio.to_thread(_made_before, job)
         filing = Filing(shelf=self.shelf, record=job.record, made=made, batches=job.numbers)
         announcement: Event | None = Queued(job_id=job.job_id, place=self.place) if self.owned else None
         current = job
