@@ -21,7 +21,8 @@ import signal
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
@@ -98,6 +99,19 @@ class _Background:
             self.loop.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _End(Generic[T]):
+    """How work ended, as a value: a future with an error that nobody asks for complains when it is collected."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+    def get(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return cast("T", self.value)
+
+
 class _Running(Generic[T]):
     """One piece of work on the background loop, seen from another thread."""
 
@@ -107,19 +121,19 @@ class _Running(Generic[T]):
         self._given_up = False
         self.task: asyncio.Task[T] | None = None
         self.waiter: threading.Thread | None = None
-        self.outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self.outcome: concurrent.futures.Future[_End[T]] = concurrent.futures.Future()
         # Running from the start: a wrapper's cancellation must not end it before the clean-up has.
         self.outcome.set_running_or_notify_cancel()
 
     def begin(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         """On the loop: make the coroutine and run it, unless nobody wants it any more."""
         if self._given_up:
-            self.outcome.set_exception(concurrent.futures.CancelledError())
+            self.outcome.set_result(_End(error=concurrent.futures.CancelledError()))
             return
         try:
             self.task = self._background.loop.create_task(work(), context=self._context)
         except BaseException as exc:  # noqa: BLE001 - handed to whoever waits
-            self.outcome.set_exception(exc)
+            self.outcome.set_result(_End(error=exc))
             return
         self._background.running.add(self)
         self.task.add_done_callback(self._end)
@@ -127,11 +141,11 @@ class _Running(Generic[T]):
     def _end(self, task: asyncio.Task[T]) -> None:
         self._background.running.discard(self)
         if task.cancelled():
-            self.outcome.set_exception(concurrent.futures.CancelledError())
+            self.outcome.set_result(_End(error=concurrent.futures.CancelledError()))
         elif (exc := task.exception()) is not None:
-            self.outcome.set_exception(exc)
+            self.outcome.set_result(_End(error=exc))
         else:
-            self.outcome.set_result(task.result())
+            self.outcome.set_result(_End(task.result()))
 
     def give_up(self) -> None:
         """From any thread: cancel the work; ``outcome`` is set when its clean-up has ended."""
@@ -278,9 +292,8 @@ def run_sync(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     except BaseException:
         running.give_up()
         running.wait(until_s=time.monotonic() + CLEANUP_S)
-        _retrieve(running.outcome)
         raise
-    return running.outcome.result()
+    return running.outcome.result().get()
 
 
 def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
@@ -301,32 +314,22 @@ def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
 
 async def _follow(running: _Running[T]) -> T:
     try:
-        return await asyncio.shield(_wrap(running))
+        end = await asyncio.shield(asyncio.wrap_future(running.outcome))
     except asyncio.CancelledError:
         running.give_up()
         # A bare wrapped future would be done the moment it is cancelled, before the clean-up has begun.
         await _cleaned_up(running)
         raise
+    if isinstance(end.error, concurrent.futures.CancelledError):
+        raise asyncio.CancelledError
+    return end.get()
 
 
 async def _cleaned_up(running: _Running[Any]) -> None:
-    """Wait for the end of work that was given up; it ends as cancelled, or with an error that nobody asked for."""
-    with suppress(asyncio.CancelledError, Exception):
+    """Wait for the end of work that was given up, however it ends."""
+    with suppress(asyncio.CancelledError, TimeoutError):
         async with asyncio.timeout(CLEANUP_S):
-            await asyncio.shield(_wrap(running))
-
-
-def _wrap(running: _Running[T]) -> asyncio.Future[T]:
-    wrapped = asyncio.wrap_future(running.outcome)
-    # Whoever shields it may leave before it ends; its error was then seen by nobody, and need not be.
-    wrapped.add_done_callback(_retrieve)
-    return wrapped
-
-
-def _retrieve(future: asyncio.Future[Any] | concurrent.futures.Future[Any]) -> None:
-    """Mark a future's error as seen."""
-    if future.done() and not future.cancelled():
-        future.exception()
+            await asyncio.shield(asyncio.wrap_future(running.outcome))
 
 
 def outlive(farewell: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
@@ -415,9 +418,8 @@ def iterate_sync(make: Callable[[], AsyncGenerator[T]]) -> Iterator[T]:
             # The garbage collector may close this on the loop's own thread, where waiting would stop all work.
             if threading.current_thread() is not background.thread:
                 running.wait(until_s=time.monotonic() + CLEANUP_S)
-                _retrieve(running.outcome)
         raise
-    running.outcome.result()
+    running.outcome.result().get()
 
 
 async def iterate_async(make: Callable[[], AsyncGenerator[T]]) -> AsyncIterator[T]:
@@ -448,4 +450,4 @@ async def iterate_async(make: Callable[[], AsyncGenerator[T]]) -> AsyncIterator[
         running.give_up()
         await _cleaned_up(running)
         raise
-    running.outcome.result()
+    running.outcome.result().get()
