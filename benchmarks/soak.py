@@ -216,6 +216,11 @@ def _compare_with_workers(folder: Path, rows: list[Submitted], wrong: Any) -> No
 # -- all of it ---------------------------------------------------------------------------------------------------------
 
 
+def _images_in(folder: Path) -> int:
+    out = folder / "out"
+    return sum(1 for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else 0
+
+
 def soak(*, job_count: int, kills: int, chance: float, seed: int, aggregate: bool) -> Verdict:
     """Run it once and return what was found."""
     rng = random.Random(seed)  # noqa: S311 - moments that repeat themselves
@@ -228,16 +233,16 @@ def soak(*, job_count: int, kills: int, chance: float, seed: int, aggregate: boo
         started_s, killed = time.monotonic(), 0
         try:
             _wait_for(folder / "address")
-            moments = sorted(rng.uniform(0.8, 6.0) for _ in range(kills))
+            # By how much is done and not by the clock, so that a quick machine sees as many.
+            moments = sorted(rng.uniform(0.02, 0.9) * job_count * _BATCHES for _ in range(kills))
             with (folder / "client.log").open("a") as log:
                 for moment in moments:
                     client = subprocess.Popen([*role, "--role", "client"], stdout=log, stderr=log)
-                    try:
-                        client.wait(timeout=moment)
-                    except subprocess.TimeoutExpired:
-                        client.kill()
-                        client.wait()
-                        killed += 1
+                    while client.poll() is None and _images_in(folder) < moment:
+                        time.sleep(0.01)
+                    killed += client.poll() is None
+                    client.kill()
+                    client.wait()
                 subprocess.run([*role, "--role", "client"], stdout=log, stderr=log, check=True, timeout=1800)
         finally:
             (folder / "stop").touch()
