@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM, a closed terminal, a full disk, a read-only folder: nothing corrupt, a clear message."""
 
+import contextlib
 import os
 import pty
 import signal
@@ -49,7 +50,7 @@ def everything_is_sound(folder):
         assert not path.name.startswith(".")
         with Image.open(path) as picture:
             picture.load()
-    with sqlite3.connect(os.environ["RUNPOD_COMFY_LEDGER"]) as db:
+    with contextlib.closing(sqlite3.connect(os.environ["RUNPOD_COMFY_LEDGER"])) as db, db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 

@@ -1,6 +1,7 @@
 """The ledger around a job: written before it is sent and at each change, and what a killed reader leaves is found."""
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -143,7 +144,7 @@ def test_a_ledger_that_cannot_be_used_is_an_error_before_anything_is_sent(make_e
 
 def test_a_ledger_that_breaks_later_costs_no_image(make_endpoint, painter, caplog, place):
     async def break_it(*_):
-        with sqlite3.connect(place.book) as db:
+        with contextlib.closing(sqlite3.connect(place.book)) as db, db:
             db.execute("DROP TABLE IF EXISTS lines")
 
     endpoint = make_endpoint(painter(hold=break_it))

@@ -1,3 +1,4 @@
+import contextlib
 import sqlite3
 import stat
 import subprocess
@@ -231,7 +232,7 @@ ledger.begin(Entry(submission_id="c", endpoint_id="e", base_url="b"))
 
 def test_a_forked_process_writes_under_its_own_name(tmp_path):
     subprocess.run([sys.executable, "-c", FORKING, tmp_path / "jobs.sqlite"], check=True)
-    with sqlite3.connect(tmp_path / "jobs.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as db, db:
         holders = dict(db.execute("SELECT submission_id, holder_id FROM submissions"))
     assert holders["a"] == holders["c"] != holders["b"]
 
@@ -253,14 +254,14 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path):
 
 
 def test_a_newer_versions_file_is_left_alone(ledger):
-    with sqlite3.connect(ledger.path) as db:
+    with contextlib.closing(sqlite3.connect(ledger.path)) as db, db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(ConfigurationError, match="newer version"):
         Ledger(ledger.path)
 
 
 def test_a_file_that_breaks_while_in_use_is_an_error_of_ours(ledger):
-    with sqlite3.connect(ledger.path) as db:
+    with contextlib.closing(sqlite3.connect(ledger.path)) as db, db:
         db.execute("DROP TABLE lines")
     with pytest.raises(LedgerError, match="could not be read"):
         ledger.lines("s1")

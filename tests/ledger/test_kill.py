@@ -1,5 +1,6 @@
 """A process that writes to the ledger is killed at random moments; whatever it said was done is there."""
 
+import contextlib
 import random
 import signal
 import sqlite3
@@ -61,5 +62,5 @@ def test_whatever_was_said_to_be_written_survives_a_kill(tmp_path):
             assert len(ledger.outputs(row.submission_id)) == 1
         if step == "done":
             assert row.state is State.DONE
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,8 @@ class Ledger:
 
     def _open(self) -> None:
         self._connection = connect(self.path)
+        # Whoever forgets a ledger without closing it leaves no connection open.
+        weakref.finalize(self, self._connection.close)
         self._connection.row_factory = sqlite3.Row
         self._pid = os.getpid()
         self.holder = this_process(self._clock())
