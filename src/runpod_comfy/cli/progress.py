@@ -47,7 +47,8 @@ class Tally:
         """Note what an event says."""
         match event:
             case Queued():
-                self.stage = "waiting for a worker"
+                at_comfyui = (event.place or "").startswith("http")
+                self.stage = "waiting for its turn at ComfyUI" if at_comfyui else "waiting for a worker"
             case Started():
                 self.stage = "starting"
             case Progress():
@@ -147,7 +148,7 @@ class PlainDisplay:
         waited = self._clock() - self._said_s >= _LINES_EVERY_S
         match event:
             case Queued():
-                self._say(f"job {event.job_id}: waiting for a worker", tally)
+                self._say(f"job {event.job_id}: {tally.stage}", tally)
             case Started():
                 after = f" after {event.queue_s:.1f} s" if event.queue_s is not None else ""
                 self._say(f"started{after}", tally)
