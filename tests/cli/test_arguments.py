@@ -37,6 +37,18 @@ def test_a_folder_stands_for_its_pictures_in_their_order(tmp_path):
     assert find_images([Path("x.png"), tmp_path]) == [Path("x.png"), tmp_path / "a.jpg", tmp_path / "b.PNG"]
 
 
+def test_a_pattern_that_no_shell_has_expanded_stands_for_its_files(tmp_path):
+    for name in ("b.jpg", "a.jpg", "[x].jpg"):
+        (tmp_path / name).touch()
+    assert find_images([tmp_path / "[ab].jpg"]) == [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    assert find_images([tmp_path / "[x].jpg"]) == [tmp_path / "[x].jpg"]
+
+
+def test_a_pattern_that_matches_nothing_is_refused(tmp_path):
+    with pytest.raises(click.BadParameter, match=r"the pattern .*nothere\*.jpg matched nothing"):
+        find_images([tmp_path / "nothere*.jpg"])
+
+
 def test_a_folder_without_pictures_is_refused(tmp_path):
     with pytest.raises(click.BadParameter, match="has no pictures"):
         find_images([tmp_path])

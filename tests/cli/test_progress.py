@@ -35,6 +35,19 @@ def test_the_tally_says_batch_node_and_step():
     assert str(tally) == "0/2 images, batch 2 of 2, KSampler 3/20"
 
 
+@pytest.mark.parametrize(
+    ("place", "words"), [("runpod://a", "waiting for a worker"), ("http://127.0.0.1:8188", "turn at ComfyUI")]
+)
+def test_a_worker_is_waited_for_only_where_there_are_workers(place, words):
+    lines = []
+    tally = Tally(image_count=1, batch_count=1)
+    event = Queued(job_id="j", place=place)
+    tally.add(event)
+    PlainDisplay(write_line=lines.append).update(tally, event)
+    assert words in str(tally)
+    assert words in lines[0]
+
+
 @pytest.mark.parametrize("batches", [1, 3, 5000])
 def test_a_log_gets_few_lines_whatever_the_size(batches):
     lines = []

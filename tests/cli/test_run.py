@@ -117,6 +117,11 @@ def test_two_places_are_one_too_many(cli):
     [
         (["missing.jinja"], 2, "missing.jinja"),
         ([TEMPLATE, "missing.jpg"], 2, "there is no such file"),
+        ([TEMPLATE, "nothere*.jpg"], 2, "the pattern nothere*.jpg matched nothing"),
+        ([TEMPLATE, "--image", "nothere*.jpg"], 2, "the pattern nothere*.jpg matched nothing"),
+        ([*PHOTOS, TEMPLATE], 2, "astronaut.jpg is a picture; the template comes first"),
+        ([f"./{PHOTOS[0]}", "-n", "2", TEMPLATE], 2, "is a picture; the template comes first"),
+        ([PHOTOS[0], "--object-info", TEMPLATE], 2, "carries no workflow"),
         ([TEMPLATE, "-n", "0"], 2, "num-samples"),
         ([TEMPLATE, "--var", "prompt"], 2, "is not name=value"),
         ([TEMPLATE, PHOTOS[0], "--var", "promt=a"], 2, "promt"),

@@ -1,6 +1,7 @@
 import pytest
 
-from runpod_comfy.comfyui.failures import execution_failure, node_error_texts, refusal
+from runpod_comfy.comfyui.failures import execution_failure, nearest_class, node_error_texts, refusal
+from runpod_comfy.errors import JobFailed
 
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "nope.png"}, "_meta": {"title": "My photo"}},
@@ -35,6 +36,52 @@ def test_unknown_class_is_named_with_its_node():
     error = refusal(told, graph)
     assert (error.node_id, error.node_type) == ("1", "NoSuchNode")
     assert "node 1 (NoSuchNode): Cannot execute because node NoSuchNode does not exist." in str(error)
+
+
+def not_in_list(name, value, choices):
+    return {
+        "type": "value_not_in_list",
+        "message": "Value not in list",
+        "details": f"{name}: '{value}' not in {choices}",
+        "extra_info": {"received_value": value, "input_config": [choices, {}]},
+    }
+
+
+INVALID_IMAGE = {
+    "type": "custom_validation_failed",
+    "message": "Custom validation failed for node",
+    "details": "image - Invalid image file: nope.png",
+    "extra_info": {"input_name": "image"},
+}
+MISSING = {"type": "required_input_missing", "message": "Required input is missing", "details": "images"}
+
+
+@pytest.mark.parametrize(
+    ("told", "step"),
+    [
+        (
+            body({"2": {"errors": [not_in_list("ckpt_name", "zzz.safetensors", [])]}}),
+            "under ComfyUI's models/, or pass one",
+        ),
+        (body({"2": {"errors": [NOT_IN_LIST]}}), "Pass a value that this ComfyUI has."),
+        (body({"1": {"errors": [INVALID_IMAGE]}}), "Give the picture as an input image"),
+        (body({"4": {"errors": [MISSING]}}), "Give that input a value or a link."),
+        (body({}, kind="prompt_no_outputs", message="Prompt has no outputs"), "such as SaveImage."),
+    ],
+)
+def test_refusal_ends_with_what_to_do(told, step):
+    assert step in str(refusal(told, GRAPH)).partition(". ")[2]
+
+
+def test_what_to_do_is_said_once():
+    told = body({str(number): {"errors": [NOT_IN_LIST]} for number in range(4)})
+    assert str(refusal(told, GRAPH)).count("Pass a value") == 1
+
+
+@pytest.mark.parametrize(("installed", "near"), [(["KSampler", "SaveImage"], "'KSampler'. Install"), ([], "Install")])
+def test_class_that_is_missing_is_to_be_installed(installed, near):
+    error = nearest_class(JobFailed("It does not exist.", node_id="1", node_type="KSamplerX"), installed)
+    assert f"{near} the custom node" in str(error)
 
 
 def test_refusal_without_node_errors_says_what_comfyui_says():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ __all__ = ["find_images", "parse_variables", "spread_option"]
 
 # What ComfyUI reads and the library sends as it is.
 _PICTURES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+_PATTERN = frozenset("*?[")  # a shell leaves them as they are where it finds nothing, or they are quoted
 _TEMPLATES = frozenset({".jinja", ".j2", ".json"})
 
 
@@ -41,15 +43,15 @@ def spread_option(words: Sequence[str], option: str) -> list[str]:
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Return the files, with each folder replaced by its pictures in the order of their names.
+    """Return the files, with each folder replaced by its pictures, and each pattern by its files, in their order.
 
     Raises:
-        click.BadParameter: A folder has no pictures.
+        click.BadParameter: A folder has no pictures, or a pattern has matched nothing.
     """
     found: list[Path] = []
     for path in paths:
         if not _is_folder(path):
-            found.append(path)
+            found += [path] if not _PATTERN & set(str(path)) or _is_there(path) else _matching(path)
             continue
         pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES and file.is_file())
         if not pictures:
@@ -62,6 +64,20 @@ def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except (OSError, ValueError):  # a name that no file can have; what is wrong with it is said when it is read
+        return False
+
+
+def _matching(pattern: Path) -> list[Path]:
+    found = sorted(map(Path, glob.glob(str(pattern), recursive=True)))  # noqa: PTH207 - Path.glob takes no absolute one
+    if not found:
+        raise click.BadParameter(f"the pattern {pattern} matched nothing; it starts at {Path.cwd()}.")
+    return found
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
         return False
 
 

@@ -47,7 +47,8 @@ class Tally:
         """Note what an event says."""
         match event:
             case Queued():
-                self.stage = "waiting for a worker"
+                at_comfyui = (event.place or "").startswith("http")
+                self.stage = "waiting for its turn at ComfyUI" if at_comfyui else "waiting for a worker"
             case Waiting():
                 self.stage = f"waiting: {event.reason.replace('_', ' ')}"
             case Started():
@@ -149,7 +150,7 @@ class PlainDisplay:
         waited = self._clock() - self._said_s >= _LINES_EVERY_S
         match event:
             case Queued():
-                self._say(f"job {event.job_id}: waiting for a worker", tally)
+                self._say(f"job {event.job_id}: {tally.stage}", tally)
             case Waiting():
                 self._say(f"waiting: {event.message}", tally)
             case Started():

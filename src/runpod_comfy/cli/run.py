@@ -28,13 +28,17 @@ class _RunVerb(Verb):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args = spread_option(args, "--image")
-        from runpod_comfy.cli.template_files import find_template_word  # noqa: PLC0415 - `--help` alone needs none
+        from runpod_comfy.cli.template_files import (  # noqa: PLC0415 - `--help` alone needs none
+            find_template_word,
+            refuse_picture_before_template,
+        )
 
         path = find_template_word(args, self.params)
         if path is not None:
             try:
+                refuse_picture_before_template(path, args)
                 ctx.meta[_TEMPLATE] = _open(path, args, ask=not ctx.resilient_parsing)
-            except RunpodComfyError:
+            except (RunpodComfyError, click.UsageError):
                 # Help and completion do without; a run says what is wrong.
                 if not (ctx.resilient_parsing or _HELP & set(args)):
                     raise

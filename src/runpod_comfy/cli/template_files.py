@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.cli.node_types import NodeTypes
 
-__all__ = ["find_template_word", "open_template"]
+__all__ = ["find_template_word", "open_template", "refuse_picture_before_template"]
 
 _TEMPLATES = frozenset({".jinja", ".j2", ".json"})
 
@@ -48,6 +49,19 @@ def find_template_word(words: Sequence[str], params: Sequence[click.Parameter]) 
         elif is_template or not word:
             return None
     return None
+
+
+def refuse_picture_before_template(path: Path, words: Sequence[str]) -> None:
+    """Refuse ``run *.jpg workflow.json``: a picture may carry a workflow, though not beside a template.
+
+    Raises:
+        click.UsageError: The template that was found is a picture, and another template follows.
+    """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return
+    for before, word in pairwise(words):
+        if Path(word).suffix.lower() in _TEMPLATES and not before.startswith("-") and Path(word).is_file():
+            raise click.UsageError(f"{path} is a picture; the template comes first: {word} {path} …")
 
 
 def open_template(path: Path, find_types: Callable[[], NodeTypes | None]) -> WorkflowTemplate:

@@ -20,6 +20,7 @@ __all__ = ["ServerRestarted", "called", "execution_failure", "nearest_class", "n
 
 _SHOWN_CHARS = 300
 _SHOWN_NODES = 5
+_MODELS = (".bin", ".ckpt", ".gguf", ".onnx", ".pt", ".pt2", ".pth", ".safetensors", ".sft")
 
 
 class ServerRestarted(JobFailed):
@@ -47,13 +48,15 @@ def refusal(body: Mapping[str, Any], graph: dict[str, Any]) -> JobFailed:
         if node_id is not None:
             text = f"{called(node_id, graph)}: {_shortened(error.get('message'))}"
     node_type = _class_of(node_id, graph) or _class_of(node_id, node_errors)
-    return JobFailed(f"ComfyUI refused the workflow: {text.rstrip('.')}.", node_id=node_id, node_type=node_type)
+    told = [f"ComfyUI refused the workflow: {text.rstrip('.')}.", *dict.fromkeys(_next_steps(error, node_errors))]
+    return JobFailed(" ".join(told), node_id=node_id, node_type=node_type)
 
 
 def nearest_class(error: JobFailed, installed: Iterable[str]) -> JobFailed:
-    """Return the error for a node class that is not installed with the nearest one that is."""
+    """Return the error for a node class that is not installed with what to do, and the nearest one that is."""
     near = difflib.get_close_matches(error.node_type or "", list(installed), n=1, cutoff=0.6)
-    advice = f"The nearest there is: {near[0]!r}." if near else "Install the custom node that brings it."
+    advice = f"The nearest there is: {near[0]!r}. " if near else ""
+    advice += "Install the custom node that brings it, and start ComfyUI again."
     return JobFailed(f"{error} {advice}", node_id=error.node_id, node_type=error.node_type)
 
 
@@ -92,6 +95,24 @@ def called(node_id: str, graph: dict[str, Any]) -> str:
     if node_type is None:
         return f"node {node_id}"
     return f"node {node_id} ({node_type}{f', “{title}”' if title != node_type else ''})"
+
+
+def _next_steps(error: Mapping[str, Any], node_errors: Mapping[str, Any]) -> Iterator[str]:
+    if error.get("type") == "prompt_no_outputs":
+        yield "Add a node that ends it, such as SaveImage."
+    for about in list(node_errors.values())[:_SHOWN_NODES]:
+        errors = _dict(about).get("errors")
+        for each in errors if isinstance(errors, list) else ():
+            received = _dict(_dict(each).get("extra_info")).get("received_value")
+            match _dict(each).get("type"):
+                case "value_not_in_list" if str(received).lower().endswith(_MODELS):
+                    yield "Put the model into its folder under ComfyUI's models/, or pass one that is there."
+                case "value_not_in_list":
+                    yield "Pass a value that this ComfyUI has."
+                case "custom_validation_failed" if "Invalid image file" in str(_dict(each).get("details")):
+                    yield "Give the picture as an input image, or put it into ComfyUI's input/ folder."
+                case "required_input_missing":
+                    yield "Give that input a value or a link."
 
 
 def _reason(error: Mapping[str, Any]) -> str:

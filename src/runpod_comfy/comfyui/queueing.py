@@ -159,5 +159,5 @@ class PromptQueue:
         try:
             installed = await self._client.object_info()
         except RunpodComfyError:
-            return error
+            installed = {}
         return nearest_class(error, installed)

@@ -142,9 +142,12 @@ class ComfyServerWorkflowExecutor(WorkflowExecutor):
         client = ComfyUIClient(self.url, session=await self._session(), headers=self._headers)
         await _recognise(client)
         yield Queued(job_id=submission.submission_id, place=self.place)
-        yield Started()
+        started = False
         async with aclosing(run_batches(client, submission, pace=self._pace)) as events:
             async for event in events:
+                if not started:
+                    started = True
+                    yield Started()
                 for kept in await asyncio.to_thread(shelf.put_all, (event,)) if shelf else (event,):
                     yield kept
 

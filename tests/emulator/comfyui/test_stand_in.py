@@ -170,6 +170,30 @@ async def test_interrupting_a_prompt_spares_the_others(session):
     assert messages[-1][0] == "execution_interrupted"
 
 
+async def test_what_an_unknown_node_makes_of_pictures_is_a_labelled_proof(session):
+    def photo(color):
+        return {"class_type": "EmptyImage", "inputs": {"width": 320, "height": 200, "batch_size": 2, "color": color}}
+
+    blend = {"image1": ["1", 0], "image2": ["2", 0], "blend_factor": 0.5, "blend_mode": "normal"}
+    graph = {
+        "1": photo(0xFF0000),
+        "2": photo(0x0000FF),
+        "3": {"class_type": "ImageBlend", "inputs": blend},
+        "4": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "5": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "blended"}},
+        "6": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "inverted"}},
+    }
+    _, entry = await run(session, graph)
+    pictures = {}
+    for node_id in ("5", "6"):
+        for image in entry["outputs"][node_id]["images"]:
+            async with session.get("/view", params=image) as response:
+                pictures.setdefault(node_id, []).append(Image.open(io.BytesIO(await response.read())).convert("RGB"))
+    assert [picture.size for picture in pictures["5"]] == [(320, 200)] * 2
+    assert all(len(picture.getcolors(1 << 20)) > 20 for picture in pictures["5"])  # a text on a band
+    assert all(picture.getcolors() == [(320 * 200, (0, 255, 255))] for picture in pictures["6"])
+
+
 async def test_a_proof_has_the_size_of_the_latent_and_differs_with_the_seed(session):
     def portrait(seed):
         sampler = {

@@ -51,6 +51,7 @@ class Latent:
 class Opaque:
     """What a node that is not known gives: whatever it was given."""
 
+    class_type: str
     inputs: Mapping[str, Any] = field(repr=False)
 
 
@@ -86,7 +87,7 @@ class Computer:
             return (), self._save(node_id, self._pictures(node_id, inputs), inputs, "output").ui
         if node["class_type"].startswith("Preview"):
             return (), self._save(node_id, self._pictures(node_id, inputs), inputs, "temp").ui
-        return (Opaque(inputs),) * 8, None
+        return (Opaque(node["class_type"], inputs),) * 8, None
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):  # noqa: PLR2004 - a link
@@ -234,22 +235,30 @@ class Computer:
     # -- proofs ----------------------------------------------------------------------------------------------------
 
     def _pictures(self, node_id: str, inputs: Mapping[str, Any]) -> Pictures:
-        """Return the pictures among a node's inputs; where there is none, proofs of what there is."""
-        queue = list(inputs.values())
-        latent: Latent | None = None
-        while queue:
-            value = queue.pop(0)
-            if isinstance(value, list) and value and hasattr(value[0], "getbands"):
-                return value
-            if isinstance(value, Latent):
-                latent = latent or value
-            elif isinstance(value, Opaque):
-                queue.extend(value.inputs.values())
-        return self._proofs(node_id, latent or Latent(_PROOF_SIDE, _PROOF_SIDE, 1))
+        """Return the pictures among a node's inputs; where none was really computed, proofs of what there is.
 
-    def _proofs(self, node_id: str, latent: Latent) -> Pictures:
+        What a node that is not known would have made of pictures is a proof too: the pictures that it was given would
+        pass for its work.
+        """
+        queue: list[tuple[Any, str | None]] = [(value, None) for value in inputs.values()]
+        latent: Latent | None = None
+        maker: str | None = None
+        while queue:
+            value, unknown = queue.pop(0)
+            if isinstance(value, list) and value and hasattr(value[0], "getbands"):
+                if unknown is None:
+                    return value
+                value = Latent(value[0].width, value[0].height, len(value))
+            if isinstance(value, Latent) and latent is None:
+                latent, maker = value, unknown
+            elif isinstance(value, Opaque):
+                queue.extend((each, unknown or value.class_type) for each in value.inputs.values())
+        return self._proofs(node_id, latent or Latent(_PROOF_SIDE, _PROOF_SIDE, 1), maker=maker)
+
+    def _proofs(self, node_id: str, latent: Latent, *, maker: str | None = None) -> Pictures:
         upstream = self._upstream(node_id)
-        seed, facts, texts, photos = None, [], [], []
+        seed, texts, photos = None, [], []
+        facts = [("stands for", maker)] if maker else []
         for each in upstream:
             node = self.graph[each]
             for name, value in node["inputs"].items():
