@@ -170,7 +170,7 @@ async def test_interrupting_a_prompt_spares_the_others(session):
     assert messages[-1][0] == "execution_interrupted"
 
 
-async def test_what_an_unknown_node_makes_of_pictures_is_a_labelled_proof(session):
+async def test_what_an_unknown_node_makes_of_pictures_is_a_labelled_proof(tmp_path):
     def photo(color):
         return {"class_type": "EmptyImage", "inputs": {"width": 320, "height": 200, "batch_size": 2, "color": color}}
 
@@ -183,12 +183,14 @@ async def test_what_an_unknown_node_makes_of_pictures_is_a_labelled_proof(sessio
         "5": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "blended"}},
         "6": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "inverted"}},
     }
-    _, entry = await run(session, graph)
     pictures = {}
-    for node_id in ("5", "6"):
-        for image in entry["outputs"][node_id]["images"]:
-            async with session.get("/view", params=image) as response:
-                pictures.setdefault(node_id, []).append(Image.open(io.BytesIO(await response.read())).convert("RGB"))
+    async with ComfyUIStandIn(tmp_path) as running, aiohttp.ClientSession(running.url) as session:
+        _, entry = await run(session, graph)
+        for node_id in ("5", "6"):
+            for image in entry["outputs"][node_id]["images"]:
+                async with session.get("/view", params=image) as response:
+                    picture = Image.open(io.BytesIO(await response.read())).convert("RGB")
+                pictures.setdefault(node_id, []).append(picture)
     assert [picture.size for picture in pictures["5"]] == [(320, 200)] * 2
     assert all(len(picture.getcolors(1 << 20)) > 20 for picture in pictures["5"])  # a text on a band
     assert all(picture.getcolors() == [(320 * 200, (0, 255, 255))] for picture in pictures["6"])
