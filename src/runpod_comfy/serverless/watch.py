@@ -137,7 +137,7 @@ class _Watch(Generic[_T]):
     # -- the state -------------------------------------------------------------------------------------------------
 
     async def follow_status(self) -> None:
-        backoff = Backoff()
+        backoff = Backoff(rng=self.habits.rng)
         unreadable = unknown = 0
         with self.habits.parking.place() as place:
             while not self.ended.is_set():
@@ -255,7 +255,7 @@ class _Watch(Generic[_T]):
 
     async def _read_stream(self) -> None:
         """Read until all is here, or nothing more will come."""
-        backoff = Backoff()
+        backoff = Backoff(rng=self.habits.rng)
         interval_s = _FIRST_READ_S
         while self._has_stream and not self.whole():
             await _first_of(self.ended, timeout_s=self.habits.stream_pause_s(interval_s))
