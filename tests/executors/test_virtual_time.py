@@ -282,6 +282,20 @@ class LedgerAndWatcher(RuleBasedStateMachine):
                 async for _ in events:
                     pass
 
+    @rule(
+        which=st.integers(0, 5), lost=st.sets(st.integers(0, 6), max_size=2), first_s=st.sampled_from([0.0, 0.1, 0.35])
+    )
+    def a_reader_is_killed_while_a_job_ends(self, which, lost, first_s):
+        self.the_worker_works(count=12, lost=lost, pause_s=0.0)
+        self.somebody_begins_to_read(which=which, pause_s=first_s)
+        self.a_reader_is_killed(which=which)
+
+    @rule(which=st.integers(0, 5), lost=st.sets(st.integers(0, 6), max_size=1))
+    def a_job_is_read_to_its_end(self, which, lost):
+        self.somebody_begins_to_read(which=which, pause_s=0.3)
+        self.the_worker_works(count=12, lost=lost, pause_s=5.0)
+        self.the_worker_works(count=12, lost=set(), pause_s=5.0)
+
     @rule(which=st.integers(0, 5))
     def a_reader_is_killed(self, which):
         alive = [name for name, (task, _) in self.readers.items() if not task.done()]
@@ -306,6 +320,11 @@ class LedgerAndWatcher(RuleBasedStateMachine):
                 self.platform.expire("e", list(self.jobs.values())[which])
 
     # -- what must hold ------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def a_reader_ends_only_in_ways_that_callers_know(self):
+        for task, _ in getattr(self, "readers", {}).values():
+            assert not task.done() or task.cancelled() or task.exception() is None
 
     @invariant()
     def an_end_is_final(self):
@@ -341,6 +360,6 @@ class LedgerAndWatcher(RuleBasedStateMachine):
 
 
 LedgerAndWatcher.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=200, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 TestLedgerAndWatcher = LedgerAndWatcher.TestCase

@@ -120,6 +120,7 @@ async def _updates(
         take=lambda outputs: _read(lambda: reader.feed(outputs), reader, filing),
         whole=lambda: reader.complete,
         read_failed=read_failed,
+        clock=asyncio.get_running_loop().time,
     )
     async with aclosing(watch) as updates:
         while not (complete and ended):

@@ -120,7 +120,7 @@ class Following:
                 # Whoever is interrupted here owns the job already.
                 await stack.enter_async_context(ownership(self.link, job.job_id, record=job.record))
             made = await asyncio.to_thread(_made_before, job)
-        filing = Filing(shelf=self.shelf, record=job.record, made=made, batches=job.numbers)
+        filing = Filing(shelf=self.shelf, record=job.record, made=Counter(made), batches=job.numbers)
         announcement: Event | None = Queued(job_id=job.job_id, place=self.place) if self.owned else None
         current = job
         incomplete: list[Accepted] = []
