@@ -204,10 +204,15 @@ class Following:
 
 
 def _made_before(job: Accepted) -> Counter[OutputKey]:
-    """Return what the first job has brought of the batches that this one makes again. Blocks."""
+    """Return what the first job and its other reruns have brought of what this one makes again. Blocks."""
     if job.record is None or job.root_id is None:
         return Counter()
-    return Record(job.record.ledger, job.root_id).made()
+    ledger = job.record.ledger
+    others = [row.submission_id for row in ledger.reruns_of(job.root_id) if row.submission_id != job.submission_id]
+    made: Counter[OutputKey] = Counter()
+    for submission_id in (job.root_id, *others):
+        made += Record(ledger, submission_id).made()
+    return made
 
 
 def _rerun_words(loss: OutputLost, batches: tuple[int, ...], again: Accepted) -> str:
