@@ -10,7 +10,7 @@ import pytest
 
 from runpod_comfy import ConfigurationError, JobInUse, LedgerError
 from runpod_comfy.dialects.numbered import Line
-from runpod_comfy.ledger import Entry, Ledger, Recipe, SavedOutput, State
+from runpod_comfy.ledger import MOST_RERUNS, Entry, Ledger, Recipe, SavedOutput, State
 
 
 def entry(name="s1", **more):
@@ -183,6 +183,47 @@ def test_reruns_name_their_first(ledger):
     ledger.begin(entry("a"))
     ledger.begin(entry("b", parent_id="a", batches=(1,)))
     assert [each.submission_id for each in ledger.reruns_of("a")] == ["b"]
+
+
+def test_what_a_reader_that_was_taken_over_saves_late_is_not_kept_where_it_is_being_made_again(machines):
+    first, second = machines.process(), machines.process()
+    first.begin(entry("a", batch_count=2))
+    first.accepted("a", "job-a")
+    second.acquire("a", take_over=True)
+    second.begin(entry("b", parent_id="a", batches=(1,)))
+    late = [SavedOutput(name=f"{n}.png", sha256=str(n), size_bytes=1, batch=n, line=n) for n in (0, 1)]
+    numbers, taken_over = first.keep("a", [Line(0, 0), Line(1, 1)], late)
+    assert numbers == [0, None]
+    assert isinstance(taken_over, JobInUse)
+    assert [each.name for each in second.outputs("a")] == ["0.png"]
+
+
+def lost(ledger, name, parent_id=None):
+    ledger.begin(entry(name, parent_id=parent_id, batches=None if parent_id is None else (0,)))
+    ledger.accepted(name, f"job-{name}")
+    ledger.now_is(name, State.INCOMPLETE)
+
+
+def test_a_loss_is_collected_by_its_newest_try_until_it_was_tried_often(ledger, machines):
+    lost(ledger, "first")
+    assert [row.submission_id for row in ledger.collectable()] == ["first"]
+    for number in range(1, MOST_RERUNS):
+        machines.clock.now_s += 1
+        lost(ledger, f"again-{number}", parent_id="first")
+        assert [row.submission_id for row in ledger.collectable()] == [f"again-{number}"]
+    machines.clock.now_s += 1
+    lost(ledger, "the last", parent_id="first")
+    assert ledger.collectable() == []
+
+
+def test_a_loss_that_a_later_try_made_good_is_not_collected(ledger, machines):
+    lost(ledger, "first")
+    for name, state in (("again-1", State.INCOMPLETE), ("again-2", State.DONE)):
+        machines.clock.now_s += 1
+        ledger.begin(entry(name, parent_id="first", batches=(0,)))
+        ledger.accepted(name, f"job-{name}")
+        ledger.now_is(name, state)
+    assert ledger.collectable() == []
 
 
 def test_a_batchs_time_is_the_longest_of_late(ledger):

@@ -25,6 +25,7 @@ from runpod_comfy.executors.pages import digest_of
 from runpod_comfy.executors.recording import Record
 from runpod_comfy.executors.slots import bodies, estimated_body_bytes
 from runpod_comfy.executors.waiting import with_waiting
+from runpod_comfy.ledger import MOST_RERUNS
 from runpod_comfy.results import Timings
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     Prepare: TypeAlias = Callable[..., Awaitable[Submission]]
 
 __all__ = ["Following", "only_batches", "rerunning"]
-
-_MOST_RERUNS = 3
 
 
 def only_batches(submission: Submission, batches: tuple[int, ...], *, submission_id: str) -> Submission:
@@ -124,7 +123,7 @@ class Following:
         announcement: Event | None = Queued(job_id=job.job_id, place=self.place) if self.owned else None
         current = job
         incomplete: list[Accepted] = []
-        for rounds_left in reversed(range(_MOST_RERUNS + 1)):
+        for rounds_left in reversed(range(MOST_RERUNS + 1)):
             try:
                 async with aclosing(self._one(current, filing, reader, announcement=announcement)) as events:
                     async for event in events:
@@ -140,6 +139,8 @@ class Following:
             incomplete.append(current)
             made = made + await asyncio.to_thread(filing.made_so_far)
             current = await self._once_more(batches, loss)
+            # Asked only now: a reader that this one took the job over from may have saved something until here.
+            made |= await asyncio.to_thread(_made_before, current)
             filing = Filing(
                 shelf=self.shelf,
                 record=current.record,

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from runpod_comfy.ledger.book import Ledger
 from runpod_comfy.ledger.private import keepable_variables
-from runpod_comfy.ledger.rows import ENDED, UNDER_WAY, Entry, Recipe, SavedOutput, State, Submitted
+from runpod_comfy.ledger.rows import ENDED, MOST_RERUNS, UNDER_WAY, Entry, Recipe, SavedOutput, State, Submitted
 
 __all__ = [
     "ENDED",
+    "MOST_RERUNS",
     "UNDER_WAY",
     "Entry",
     "Ledger",

@@ -21,7 +21,7 @@ from runpod_comfy.dialects.numbered import Line
 from runpod_comfy.errors import ConfigurationError, JobInUse, LedgerError
 from runpod_comfy.ledger.holders import is_alive, this_process
 from runpod_comfy.ledger.records import SELECT, holder_in, may_become, submitted_in
-from runpod_comfy.ledger.rows import ENDED, UNDER_WAY, SavedOutput, State
+from runpod_comfy.ledger.rows import ENDED, MOST_RERUNS, UNDER_WAY, SavedOutput, State
 from runpod_comfy.ledger.schema import connect
 
 if TYPE_CHECKING:
@@ -146,12 +146,15 @@ class Ledger:
         """Note lines that are here for good, and the outputs in them, whose bytes are on disk in their ``part``.
 
         Returns:
-            The number of each output, or None for one that was here before, from the same line; and what keeps this
-            process from reading on: another one has taken the job over. What it had taken from the stream until then
-            nobody else can get, so it is noted all the same.
+            The number of each output, or None for one that is not needed: it was here before, from the same line, or
+            its batch is being made again; and what keeps this process from reading on: another one has taken the job
+            over. What it had taken from the stream until then nobody else can get, so it is noted all the same.
         """
         lines = list(lines)
         with self._transaction() as db:
+            taken_over = self._lost_hold(db, submission_id)
+            # Who took over has missed these batches, and passes over only what was here when they were ordered again.
+            again = self._made_again(db, submission_id) if taken_over is not None else frozenset()
             here = {
                 row["seq"]
                 for row in db.execute(
@@ -167,8 +170,22 @@ class Ledger:
                     if line.seq not in here
                 ],
             )
-            numbers = [self._insert(db, submission_id, each) if each.line not in here else None for each in outputs]
-            return numbers, self._lost_hold(db, submission_id)
+            numbers = [
+                None if each.line in here or each.batch in again else self._insert(db, submission_id, each)
+                for each in outputs
+            ]
+            return numbers, taken_over
+
+    @staticmethod
+    def _made_again(db: sqlite3.Connection, submission_id: str) -> frozenset[int]:
+        """Return the batches, by their numbers in the first job, that later submissions of the same work make again."""
+        rows = db.execute(
+            "SELECT later.batches FROM submissions later, submissions this WHERE this.submission_id = ?"
+            " AND later.parent_id = coalesce(this.parent_id, this.submission_id)"
+            " AND later.submission_id != this.submission_id AND later.created_s >= this.created_s",
+            (submission_id,),
+        )
+        return frozenset(batch for row in rows for batch in json.loads(row["batches"] or "[]"))
 
     @staticmethod
     def _insert(db: sqlite3.Connection, submission_id: str, output: SavedOutput) -> int:
@@ -311,12 +328,21 @@ class Ledger:
         return [self._submitted(row) for row in reversed(self._rows(query, *values))]
 
     def collectable(self) -> list[Submitted]:
-        """Return what may still bring something, oldest first: jobs under way, and losses that nobody made good yet."""
+        """Return what may still bring something, oldest first: jobs under way, and losses that nobody made good yet.
+
+        What was lost again and again is not among them: each time it was paid for.
+        """
         return [
             row
             for row in self.submissions([*UNDER_WAY, State.INCOMPLETE])
-            if row.state is not State.INCOMPLETE or not (row.entry.batches or self.reruns_of(row.submission_id))
+            if row.state is not State.INCOMPLETE or self._is_newest_try(row)
         ]
+
+    def _is_newest_try(self, row: Submitted) -> bool:
+        """Whether nothing makes this loss good, be it a first job's or a rerun's, and it may be tried again."""
+        tries = self.reruns_of(row.entry.parent_id or row.submission_id)
+        newest = tries[-1].submission_id if tries else row.submission_id
+        return newest == row.submission_id and len(tries) < MOST_RERUNS
 
     def reruns_of(self, submission_id: str) -> list[Submitted]:
         """Return the submissions that name this one as their first, oldest first."""

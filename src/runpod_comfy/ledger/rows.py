@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-__all__ = ["ENDED", "UNDER_WAY", "Entry", "Recipe", "SavedOutput", "State", "Submitted"]
+__all__ = ["ENDED", "MOST_RERUNS", "UNDER_WAY", "Entry", "Recipe", "SavedOutput", "State", "Submitted"]
 
 
 class State(StrEnum):
@@ -31,6 +31,9 @@ UNDER_WAY: Final = frozenset({State.IN_QUEUE, State.IN_PROGRESS})
 ENDED: Final = frozenset(
     {State.REFUSED, State.DONE, State.INCOMPLETE, State.FAILED, State.CANCELLED, State.TIMED_OUT, State.EXPIRED}
 )
+
+MOST_RERUNS: Final = 5
+"""How often what was lost of a job is made again: output that can never arrive must not be paid for for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
