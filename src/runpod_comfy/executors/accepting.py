@@ -44,7 +44,7 @@ class Accepted:
         layout: What its answer is read with; None for a job of another process.
         terms: What was asked for with it.
         record: Its page in the ledger, or None.
-        root_id: The submission whose lost batches it makes again, where it was found in the ledger; else None.
+        root_id: The submission whose lost batches it makes again, if it does.
         numbers: The numbers that its batches have there, likewise.
     """
 
@@ -82,7 +82,12 @@ class Desk:
     worker: WorkerKind | None = None
 
     async def submit(
-        self, submission: Submission, *, parent_id: str | None = None, batches: tuple[int, ...] | None = None
+        self,
+        submission: Submission,
+        *,
+        parent_id: str | None = None,
+        batches: tuple[int, ...] | None = None,
+        while_reading: str | None = None,
     ) -> Accepted:
         """Write a submission down and send it.
 
@@ -90,8 +95,10 @@ class Desk:
             submission: What is sent.
             parent_id: The submission whose lost batches this one makes again.
             batches: Which batches of it these are.
+            while_reading: The submission that must be ours to read for that, if the ledger knows it.
 
         Raises:
+            JobInUse: It is no longer; nothing was sent.
             LedgerError: It cannot be written down; nothing was sent.
             SubmissionUncertain: It was sent and never answered, and ``on_uncertain`` is ``raise``, or this happened
                 three times.
@@ -111,7 +118,7 @@ class Desk:
                     parent_id=parent_id,
                     batches=batches,
                 )
-                await asyncio.to_thread(self.ledger.begin, entry)
+                await asyncio.to_thread(self.ledger.begin, entry, while_reading=while_reading)
                 record = Record(self.ledger, submission.submission_id)
             try:
                 job_id, layout = await send_job(
@@ -121,7 +128,8 @@ class Desk:
                 if request.on_uncertain != "resubmit" or resubmissions == _MOST_RESUBMISSIONS:
                     raise
                 logger.warning("submission %s is sent once more, as you asked: %s", submission.submission_id, exc)
-                parent_id = submission.submission_id
+                if batches is None:
+                    parent_id = submission.submission_id
                 submission = replace(submission, submission_id=uuid.uuid4().hex)
                 continue
             terms = JobTerms(batch_count=submission.batch_count, execution_s=request.timeout_s, ttl_s=request.timeout_s)
@@ -133,5 +141,7 @@ class Desk:
                 layout=layout,
                 terms=terms,
                 record=record,
+                root_id=None if batches is None else parent_id,
+                numbers=batches,
             )
         raise AssertionError  # the last round returns or raises

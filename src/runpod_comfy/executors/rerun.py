@@ -25,7 +25,6 @@ from runpod_comfy.executors.pages import digest_of
 from runpod_comfy.executors.recording import Record
 from runpod_comfy.executors.slots import bodies, estimated_body_bytes
 from runpod_comfy.executors.waiting import with_waiting
-from runpod_comfy.ledger import MOST_RERUNS
 from runpod_comfy.results import Timings
 
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ if TYPE_CHECKING:
     Prepare: TypeAlias = Callable[..., Awaitable[Submission]]
 
 __all__ = ["Following", "only_batches", "rerunning"]
+
+_MOST_RERUNS = 3  # in one go; what is collected later may be tried again
 
 
 def only_batches(submission: Submission, batches: tuple[int, ...], *, submission_id: str) -> Submission:
@@ -79,7 +80,12 @@ def rerunning(desk: Desk, job: Accepted, *, prepare: Prepare, digest: str = "") 
             own = tuple(job.numbers.index(batch) for batch in batches) if job.numbers else batches
             part = only_batches(whole, own, submission_id=uuid.uuid4().hex)
             del whole
-            return await desk.submit(part, parent_id=job.root_id or job.submission_id, batches=batches)
+            return await desk.submit(
+                part,
+                parent_id=job.root_id or job.submission_id,
+                batches=batches,
+                while_reading=None if job.record is None else job.submission_id,
+            )
 
     return again
 
@@ -119,11 +125,22 @@ class Following:
                 # Whoever is interrupted here owns the job already.
                 await stack.enter_async_context(ownership(self.link, job.job_id, record=job.record))
             made = await asyncio.to_thread(_made_before, job)
+        # Held until all is made good: others would make again at once what is lost and seems to have no reader.
+        async with AsyncExitStack() as held, aclosing(self._until_whole(job, reader, made, held)) as events:
+            async for event in events:
+                yield event
+
+    async def _until_whole(
+        self, job: Accepted, reader: AnswerReader | None, made: Counter[OutputKey], held: AsyncExitStack
+    ) -> AsyncGenerator[Event | Timings]:
+        """Yield what a job does, and then what those do that make its losses good."""
         filing = Filing(shelf=self.shelf, record=job.record, made=Counter(made), batches=job.numbers)
         announcement: Event | None = Queued(job_id=job.job_id, place=self.place) if self.owned else None
         current = job
         incomplete: list[Accepted] = []
-        for rounds_left in reversed(range(MOST_RERUNS + 1)):
+        for rounds_left in reversed(range(_MOST_RERUNS + 1)):
+            if current.record is not None:
+                held.push_async_callback(current.record.release)
             try:
                 async with aclosing(self._one(current, filing, reader, announcement=announcement)) as events:
                     async for event in events:
@@ -182,7 +199,7 @@ class Following:
 
     @asynccontextmanager
     async def _noted(self, job: Accepted) -> AsyncIterator[Callable[[Event | Timings], Awaitable[None]]]:
-        """Give what notes an event in the ledger; at the end it is noted how the job ended, and others may read it."""
+        """Give what notes an event in the ledger; at the end it is noted how the job ended."""
         record = job.record
         gpu_s: float | None = None
 
@@ -197,7 +214,6 @@ class Following:
             yield note
             return
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(record.release)
             await record.reading()
             stack.push_async_exit(record.ends)
             yield note

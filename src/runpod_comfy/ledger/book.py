@@ -84,10 +84,21 @@ class Ledger:
 
     # -- a submission's life -------------------------------------------------------------------------------------------
 
-    def begin(self, entry: Entry) -> None:
-        """Write a submission down; to be called before it is sent. This process holds it from here on."""
+    def begin(self, entry: Entry, *, while_reading: str | None = None) -> None:
+        """Write a submission down; to be called before it is sent. This process holds it from here on.
+
+        Args:
+            entry: The submission.
+            while_reading: The submission whose lost batches it makes again, of which this process must be the reader.
+
+        Raises:
+            JobInUse: Another one reads that; whoever does makes them again.
+        """
         now_s = self._clock()
         with self._transaction() as db:
+            taken_over = None if while_reading is None else self._lost_hold(db, while_reading)
+            if taken_over is not None:
+                raise taken_over
             self._register(db, now_s)
             db.execute(
                 "INSERT INTO submissions (submission_id, endpoint_id, base_url, state, template_name, digest, seeds,"
@@ -181,7 +192,7 @@ class Ledger:
         """Return the batches, by their numbers in the first job, that later submissions of the same work make again."""
         rows = db.execute(
             "SELECT later.batches FROM submissions later, submissions this WHERE this.submission_id = ?"
-            " AND later.parent_id = coalesce(this.parent_id, this.submission_id)"
+            " AND later.parent_id = CASE WHEN this.batches IS NULL THEN this.submission_id ELSE this.parent_id END"
             " AND later.submission_id != this.submission_id AND later.created_s >= this.created_s",
             (submission_id,),
         )
@@ -340,7 +351,8 @@ class Ledger:
 
     def _is_newest_try(self, row: Submitted) -> bool:
         """Whether nothing makes this loss good, be it a first job's or a rerun's, and it may be tried again."""
-        tries = self.reruns_of(row.entry.parent_id or row.submission_id)
+        root_id = row.submission_id if row.entry.batches is None else row.entry.parent_id
+        tries = self.reruns_of(root_id or "")
         newest = tries[-1].submission_id if tries else row.submission_id
         return newest == row.submission_id and len(tries) < MOST_RERUNS
 

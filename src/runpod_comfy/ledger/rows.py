@@ -32,8 +32,8 @@ ENDED: Final = frozenset(
     {State.REFUSED, State.DONE, State.INCOMPLETE, State.FAILED, State.CANCELLED, State.TIMED_OUT, State.EXPIRED}
 )
 
-MOST_RERUNS: Final = 5
-"""How often what was lost of a job is made again: output that can never arrive must not be paid for for ever."""
+MOST_RERUNS: Final = 6
+"""After so many reruns a loss is no longer collected: output that can never arrive must not be paid for for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
