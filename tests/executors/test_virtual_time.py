@@ -360,6 +360,6 @@ class LedgerAndWatcher(RuleBasedStateMachine):
 
 
 LedgerAndWatcher.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 TestLedgerAndWatcher = LedgerAndWatcher.TestCase
