@@ -219,6 +219,41 @@ def test_exit_waits_for_the_programs_other_threads(counter):
     assert finish(process) == (0, "7 7\n", "")
 
 
+def test_exit_waits_for_a_thread_that_is_between_two_items(counter):
+    process = start(
+        counter,
+        """
+        between = threading.Event()
+        async def numbers():
+            for number in range(3):
+                yield number
+        def work():
+            stream = _loop.iterate_sync(numbers)
+            print(next(stream))
+            between.set()
+            time.sleep(0.6)
+            print(list(stream), _loop.run_sync(lambda: asyncio.sleep(0, 7)))
+        threading.Thread(target=work).start()
+        between.wait()
+        """,
+    )
+    assert finish(process) == (0, "0\n[1, 2] 7\n", "")
+
+
+def test_exit_does_not_wait_for_an_idle_thread_of_a_pool(counter):
+    process = start(
+        counter,
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        async def short():
+            return 7
+        pool = ThreadPoolExecutor(1)
+        print(pool.submit(_loop.run_sync, short).result())
+        """,
+    )
+    assert finish(process) == (0, "7\n", "")
+
+
 def endless(closed):
     """A source that yields for ever, and says when it was closed."""
 

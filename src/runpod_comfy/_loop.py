@@ -20,6 +20,7 @@ import queue
 import signal
 import threading
 import time
+import weakref
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -49,6 +50,7 @@ class _Background:
     def __init__(self) -> None:
         self.loop = _new_event_loop()
         self.running: set[_Running[Any]] = set()
+        self.users: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self.farewells: set[asyncio.Task[Any]] = set()
         self.shared: dict[Hashable, _Shared[Any]] = {}
         self.thread = threading.Thread(target=self._run, name="runpod-comfy", daemon=True)
@@ -63,6 +65,7 @@ class _Background:
         self.loop.run_forever()
 
     def start(self, work: Callable[[], Coroutine[Any, Any, T]]) -> _Running[T]:
+        self.users.add(threading.current_thread())
         running: _Running[T] = _Running(self, contextvars.copy_context())
         self.loop.call_soon_threadsafe(running.begin, work)
         return running
@@ -85,9 +88,14 @@ class _Background:
         return self.farewells | {running.task for running in self.running if running.task is not None}
 
     def awaited(self) -> bool:
-        """Whether a thread that the interpreter will wait for is itself waiting for work here."""
-        waiters = {running.waiter for running in list(self.running)} - {None, threading.main_thread()}
-        return any(waiter.is_alive() and not waiter.daemon for waiter in waiters if waiter)
+        """Whether a thread that the interpreter will wait for uses this loop, be it between two calls.
+
+        Of the threads of a pool, which are told to end only after this is asked, those count that wait right now.
+        """
+        pooled = getattr(concurrent.futures.thread, "_threads_queues", {})
+        users = {user for user in list(self.users) if user not in pooled}
+        waiters = {running.waiter for running in list(self.running) if running.waiter is not None}
+        return any(each.is_alive() and not each.daemon for each in (users | waiters) - {threading.main_thread()})
 
     def stop(self) -> None:
         """Drain, stop the thread and close the loop."""
