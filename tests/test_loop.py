@@ -227,6 +227,7 @@ def test_exit_waits_for_a_thread_that_is_between_two_items(counter):
         async def numbers():
             for number in range(3):
                 yield number
+                await asyncio.sleep(0.5)
         def work():
             stream = _loop.iterate_sync(numbers)
             print(next(stream))
