@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,12 @@ def outputs(events):
 
 def some_colour():
     return random.randrange(2**24)
+
+
+async def queue_has_one_running(client):
+    async with asyncio.timeout(20):
+        while len((await client.queue())[0]) != 1:  # noqa: ASYNC110 - ComfyUI tells nobody else of it
+            await asyncio.sleep(0.02)
 
 
 @pytest.fixture
@@ -209,8 +216,51 @@ async def test_output_over_the_limit_is_named_at_the_end_and_all_others_are_deli
 
 async def test_server_that_takes_prompts_and_computes_none_is_an_error(stand_in, stand_in_client, nap):
     stand_in.stall()
-    with pytest.raises(TransportError, match="computes none of them"):
+    with pytest.raises(TransportError, match="computes no more"):
         await run(stand_in_client, Submission(workflow=nap(), seeds=(1,)), pace=QUICK)
+
+
+async def test_thread_that_a_node_has_ended_is_an_error_for_its_prompt_and_for_those_behind(
+    stand_in, stand_in_client, nap
+):
+    stand_in.die_computing()
+    submission = Submission(workflow=nap(), seeds=(1,))
+    both = [asyncio.create_task(run_to_failure(stand_in_client, submission, pace=QUICK)) for _ in range(2)]
+    for _, error in await asyncio.gather(*both):
+        assert isinstance(error, TransportError)
+        assert "its thread that computes has ended" in str(error)
+
+
+async def test_prompt_without_a_sign_of_life_fails_at_the_limit_and_without_one_waits(stand_in, stand_in_client, nap):
+    stand_in.die_computing(known=False)
+    submission = Submission(workflow=nap(), seeds=(1,))
+    patient = asyncio.create_task(run(stand_in_client, submission, pace=QUICK))
+    await queue_has_one_running(stand_in_client)
+    await asyncio.sleep(1.0)
+    assert not patient.done()
+    patient.cancel()
+    await asyncio.wait([patient])
+    await stand_in.stop()
+    await stand_in.start()
+    stand_in.die_computing(known=False)
+    _, error = await run_to_failure(stand_in_client, submission, pace=replace(QUICK, stall_s=1.0))
+    assert "no sign of life" in str(error)
+    assert "WORKER_STALL_S" in str(error)
+
+
+async def test_prompt_that_tells_its_steps_lives_though_it_takes_longer_than_the_limit(stand_in_client, nap):
+    pace = replace(QUICK, stall_s=0.5)
+    made = outputs(await run(stand_in_client, Submission(workflow=nap(1.2), seeds=(1,)), pace=pace))
+    assert len(made) == 1
+
+
+async def test_prompt_that_waits_behind_another_for_longer_than_the_limit_is_no_hanging_one(
+    stand_in_client, session, stand_in, nap
+):
+    other = ComfyUIClient(stand_in.url, session=session)
+    await other.queue_prompt(nap(1.2))
+    submission = Submission(workflow=nap(0.01, colour=1), seeds=(1,))
+    assert len(outputs(await run(stand_in_client, submission, pace=replace(QUICK, stall_s=0.5)))) == 1
 
 
 async def test_death_of_the_process_fails_the_run_with_its_reason_after_what_was_made(stand_in_client, nap):

@@ -220,6 +220,17 @@ class ComfyUIClient:
         answer = self._object(await self._get("queue"), "queue")
         return _prompt_ids(answer.get("queue_running")), _prompt_ids(answer.get("queue_pending"))
 
+    async def compute_thread_lives(self) -> bool | None:
+        """Return whether the thread that computes prompts lives; None where nobody there knows.
+
+        It is told by this project's nodes for ComfyUI (``worker/nodes/compute_thread.py``), where they are installed.
+        """
+        try:
+            answer = self._object(await self._get("runpod_comfy/compute_thread"), "compute_thread")
+        except (ApiError, ProtocolError):
+            return None
+        return answer["alive"] if isinstance(answer.get("alive"), bool) else None
+
     async def delete_pending(self, prompt_ids: Iterable[str]) -> None:
         """Take prompts that wait off the queue; others are left alone, and so are those that run."""
         await self._post("queue", {"delete": list(prompt_ids)})

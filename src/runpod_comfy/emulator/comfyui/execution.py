@@ -81,6 +81,7 @@ class Engine:
         self.failing: dict[str, NodeFailure] = {}
         self.loses_files = False
         self.stalled = False
+        self.dies_computing = False
         self.preview: bytes | None = None
         self.pending: list[QueueItem] = []
         self.running: QueueItem | None = None
@@ -130,6 +131,8 @@ class Engine:
             while self.pending and not self.stalled:
                 self.running = heapq.heappop(self.pending)
                 self._tell_status()
+                if self.dies_computing:
+                    return
                 try:
                     await self._execute(self.running)
                 finally:

@@ -61,6 +61,7 @@ class ComfyUIStandIn:
         self._strict_nodes = strict_nodes
         self._show_folder = show_folder
         self._silent = False
+        self._knows_its_thread = True
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._with_metadata: set[str] = set()
         self._outbox: asyncio.Queue[tuple[web.WebSocketResponse, str | bytes]] = asyncio.Queue()
@@ -127,6 +128,15 @@ class ComfyUIStandIn:
     def stall(self) -> None:
         """Accept prompts from now on and compute none, as a server does whose computing thread has died."""
         self._engine.stalled = True
+
+    def die_computing(self, *, known: bool = True) -> None:
+        """Run the next prompt for ever, as a server does whose computing thread a node has ended.
+
+        Args:
+            known: This project's nodes are installed and know of it.
+        """
+        self._engine.dies_computing = True
+        self._knows_its_thread = known
 
     def show_previews(self, image: bytes) -> None:
         """Send this picture with every step from now on."""
@@ -225,6 +235,7 @@ class ComfyUIStandIn:
             ("GET", "/system_stats", self._system_stats),
             ("GET", "/embeddings", self._nothing),
             ("GET", "/extensions", self._nothing),
+            ("GET", "/runpod_comfy/compute_thread", self._compute_thread),
         ]
 
     async def _home(self, _: web.Request) -> web.Response:
@@ -335,6 +346,11 @@ class ComfyUIStandIn:
         if not (models / folder).is_dir():
             return web.Response(status=404)
         return _json(sorted(each.name for each in (models / folder).iterdir()))
+
+    async def _compute_thread(self, _: web.Request) -> web.Response:
+        if not self._knows_its_thread:
+            return web.Response(status=404)
+        return _json({"alive": not self._tasks[0].done()})
 
     async def _system_stats(self, _: web.Request) -> web.Response:
         argv = ["main.py", *(["--base-directory", str(self.folder)] if self._show_folder else [])]
