@@ -14,7 +14,7 @@ from runpod_comfy.comfyui.follow import FollowPace
 from runpod_comfy.comfyui.runner import Site, run_batches
 from runpod_comfy.comfyui.shelf import InputShelf
 from runpod_comfy.emulator.comfyui import ComfyUIStandIn
-from runpod_comfy.errors import JobFailed, RunpodComfyError, TransportError
+from runpod_comfy.errors import JobFailed, ProtocolError, RunpodComfyError, TransportError
 from runpod_comfy.events import OutputReady, Progress, Warned
 from runpod_comfy.media.inputs import InputImage
 from runpod_comfy.results import OutputText
@@ -218,6 +218,28 @@ async def test_server_that_takes_prompts_and_computes_none_is_an_error(stand_in,
     stand_in.stall()
     with pytest.raises(TransportError, match="computes no more"):
         await run(stand_in_client, Submission(workflow=nap(), seeds=(1,)), pace=QUICK)
+
+
+@pytest.mark.parametrize("reported", [{"score": [float("nan")]}, {"note": ["\ud83d"]}, {"text": ["half \ud83d"]}])
+async def test_node_that_reports_what_is_no_json_loses_nothing(stand_in, stand_in_client, nap, reported):
+    stand_in.report_too("SaveImage", reported)
+    made = outputs(await run(stand_in_client, Submission(workflow=nap(0.01), seeds=(1,)), pace=QUICK))
+    assert [type(each).__name__ for each in made][:1] == ["WorkflowOutputImage"]
+    assert [each.text for each in made[1:]] == [text.replace("\ud83d", "?") for text in reported.get("text", [])]
+
+
+async def test_answers_that_cannot_be_read_fail_the_run_long_before_a_server_counts_as_gone(
+    stand_in, stand_in_client, nap
+):
+    async def garble():
+        await queue_has_one_running(stand_in_client)
+        stand_in.garble_history()
+
+    garbling = asyncio.create_task(garble())
+    submission = Submission(workflow=nap(0.3), seeds=(1,))
+    _, error = await run_to_failure(stand_in_client, submission, pace=replace(QUICK, give_up_s=100.0))
+    await garbling
+    assert isinstance(error, ProtocolError)
 
 
 async def test_thread_that_a_node_has_ended_is_an_error_for_its_prompt_and_for_those_behind(

@@ -36,6 +36,7 @@ __all__ = ["FollowPace", "PromptFollower", "is_passing"]
 logger = logging.getLogger(__name__)
 
 _HISTORY_TRIES, _HISTORY_RETRY_S = 10, 0.05
+_UNREADABLE_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,7 @@ class PromptFollower:
         self._now = asyncio.get_running_loop().time
         self._quiet_since = self._now()
         self._failing_since: float | None = None
+        self._unreadable = 0
         self._next_queue_check = 0.0
         self._failed: Exception | None = None
         self._runs_none = False
@@ -124,7 +126,7 @@ class PromptFollower:
                 is_silent = await self._pause()
                 try:
                     await self._look(is_silent=is_silent)
-                    self._failing_since = None
+                    self._failing_since, self._unreadable = None, 0
                 except RunpodComfyError as exc:
                     self._bear(exc)
         finally:
@@ -135,7 +137,10 @@ class PromptFollower:
         logger.info("%s", error)
         self._must_ask = True
         self._failing_since = self._now() if self._failing_since is None else self._failing_since
-        if not is_passing(error) or self._now() - self._failing_since >= self._pace.give_up_s:
+        # A page of a proxy passes; an answer that cannot be read will not be read next time either.
+        self._unreadable += isinstance(error, ProtocolError)
+        is_over = self._now() - self._failing_since >= self._pace.give_up_s or self._unreadable >= _UNREADABLE_TRIES
+        if is_over or not is_passing(error):
             self.fail(error)
 
     async def _pause(self) -> bool:

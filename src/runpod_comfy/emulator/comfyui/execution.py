@@ -79,6 +79,7 @@ class Engine:
         self._cache: dict[str, tuple[tuple[Any, ...], dict[str, Any] | None]] = {}
         self._interrupted: str | None = None
         self.failing: dict[str, NodeFailure] = {}
+        self.reported_too: dict[str, dict[str, Any]] = {}
         self.loses_files = False
         self.stalled = False
         self.dies_computing = False
@@ -205,6 +206,8 @@ class Engine:
         if self._seconds_per_node and "Sampler" not in class_type:
             await asyncio.sleep(self._seconds_per_node)
         self._stop_if_interrupted(item, node_id)
+        if shown is not None and (more := self.reported_too.get(class_type)):
+            shown = {**shown, **more}
         values[node_id] = outputs
         self._cache[signature] = (outputs, shown)
         if self.loses_files:

@@ -19,6 +19,7 @@ from aiohttp import WSMsgType, web
 from runpod_comfy.emulator.comfyui.computing import NodeFailure
 from runpod_comfy.emulator.comfyui.execution import PREVIEW, Engine
 from runpod_comfy.emulator.comfyui.nodes import NODE_TYPES
+from runpod_comfy.emulator.comfyui.python_json import dumps
 from runpod_comfy.emulator.comfyui.validation import validate
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class ComfyUIStandIn:
         self._strict_nodes = strict_nodes
         self._show_folder = show_folder
         self._silent = False
+        self._garbles_history = False
         self._knows_its_thread = True
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._with_metadata: set[str] = set()
@@ -121,6 +123,14 @@ class ComfyUIStandIn:
         """Let every node of a class fail from now on."""
         self._engine.failing[class_type] = NodeFailure(message, kind=exception_type)
 
+    def report_too(self, class_type: str, more: dict[str, Any]) -> None:
+        """Let every node of a class that reports something report this as well, be it JSON or not."""
+        self._engine.reported_too[class_type] = more
+
+    def garble_history(self) -> None:
+        """Answer what is no JSON to each question for the history from now on."""
+        self._garbles_history = True
+
     def lose_files(self) -> None:
         """Let every file vanish that a node saves from now on, before anybody can fetch it."""
         self._engine.loses_files = True
@@ -174,7 +184,7 @@ class ComfyUIStandIn:
 
     def _encode(self, client_id: str, kind: str, data: dict[str, Any]) -> str | bytes:
         if kind != PREVIEW:
-            return orjson.dumps({"type": kind, "data": data}, default=str).decode()
+            return dumps({"type": kind, "data": data}).decode()
         about = dict(data)
         image = about.pop("image")
         if client_id not in self._with_metadata:
@@ -297,6 +307,8 @@ class ComfyUIStandIn:
         return web.Response()
 
     async def _get_history(self, request: web.Request) -> web.Response:
+        if self._garbles_history:
+            return web.Response(body=b'{"outputs": ', content_type="application/json")
         prompt_id = request.match_info.get("prompt_id")
         history = self._engine.history
         if prompt_id is None:
@@ -385,5 +397,4 @@ def _free_name(path: Path, data: bytes) -> Path:
 
 
 def _json(value: Any, *, status: int = 200) -> web.Response:
-    body = orjson.dumps(value, default=str)
-    return web.Response(body=body, status=status, content_type="application/json", charset="utf-8")
+    return web.Response(body=dumps(value), status=status, content_type="application/json", charset="utf-8")
