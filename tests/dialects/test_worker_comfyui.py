@@ -216,6 +216,12 @@ def test_a_damaged_output_is_lost_and_said(item):
     assert not reader.complete
 
 
+def test_an_empty_file_is_an_output_too():
+    reader, events = heard(answer("log_00001_.txt", data=b""), submission())
+    assert [event.output.data for event in events if isinstance(event, OutputReady)] == [b""]
+    assert reader.complete
+
+
 def test_names_from_outside_lose_their_folders():
     _, events = heard(answer("../../evil.png"), submission())
     assert events[0].output.name == "evil.png"

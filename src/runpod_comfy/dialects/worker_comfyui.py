@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import mimetypes
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -161,11 +162,10 @@ class WorkerComfyuiReader:
         if type_ == "s3_url":
             self.uses_bucket = True
             return replace(part, url=data)
-        try:
-            decoded = from_base64(data, allow_data_uri=True) if type_ == "base64" else b""
-        except ValueError:
-            decoded = b""
-        if not decoded:
+        decoded = None
+        with suppress(ValueError):
+            decoded = from_base64(data, allow_data_uri=True) if type_ == "base64" else None
+        if decoded is None:
             self.problems.append(f"{part.name} arrived damaged")
             return None
         return replace(part, data=decoded)
