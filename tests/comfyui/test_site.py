@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from runpod_comfy.comfyui.client import ComfyUIClient
 from runpod_comfy.comfyui.folders import find_folders
 from runpod_comfy.comfyui.follow import FollowPace
-from runpod_comfy.comfyui.runner import Site, run_batches
+from runpod_comfy.comfyui.runner import Site, all_stopped, run_batches
 from runpod_comfy.comfyui.shelf import InputShelf
 from runpod_comfy.emulator.comfyui import ComfyUIStandIn
 from runpod_comfy.errors import JobFailed, ProtocolError, RunpodComfyError, TransportError
@@ -180,6 +180,38 @@ async def test_run_that_does_not_end_well_leaves_nothing_either(client, site, na
                     break
     assert await client.queue() == ([], [])
     assert files_of(folders) == before
+
+
+@pytest.mark.parametrize("prefix", ["own/nap", ["4", 0]])
+async def test_what_a_node_that_cannot_be_interrupted_makes_is_removed_when_it_has_ended(
+    stand_in, stand_in_client, nap, png, prefix
+):
+    folders = await find_folders(stand_in_client, comfyui_dir=None)
+    stays = []
+
+    @asynccontextmanager
+    async def stay():
+        stays.append("begun")
+        yield
+        stays.append("ended")
+
+    site = Site(shelf=InputShelf(folders), folders=folders, stay=stay)
+    stand_in.ignore_interrupts()
+    graph = nap(0.8)
+    graph["3"]["inputs"]["filename_prefix"] = prefix
+    graph["4"] = {"class_type": "PrimitiveString", "inputs": {"value": "linked"}}
+    images = (InputImage("00.png", png(), "image/png", "rcc-x"),)
+    submission = Submission(workflow=graph, images=images, batch_count=2, seeds=(1, 2))
+    task = asyncio.create_task(run(stand_in_client, submission, site=site, pace=replace(QUICK, stop_s=0.2)))
+    await queue_has_one_running(stand_in_client)
+    task.cancel()
+    await asyncio.wait([task])
+    assert len((await stand_in_client.queue())[0]) == 1
+    await all_stopped()
+    assert await stand_in_client.queue() == ([], [])
+    assert files_of(folders) == set()
+    assert stand_in.remembered == []
+    assert stays == ["begun", "ended"]
 
 
 async def test_run_forgets_its_prompts_in_the_history(stand_in, stand_in_client, nap):

@@ -48,6 +48,7 @@ class FollowPace:
         alone_s: How often ``/history`` is asked while there is no socket.
         queue_s: How often, at most, the queue is asked whether it still has our prompts: its answer holds every graph.
         give_up_s: No answer at all for so long means that ComfyUI is gone.
+        stop_s: How long a run that is given up may take to take its prompts back.
         stall_s: A running prompt without any sign of life for so long will never end; None waits for ever. A node that
             loads a model, or waits for a service, gives no sign either.
     """
@@ -56,6 +57,7 @@ class FollowPace:
     alone_s: float = 1.0
     queue_s: float = 15.0
     give_up_s: float = 60.0
+    stop_s: float = 4.0
     stall_s: float | None = None
 
 

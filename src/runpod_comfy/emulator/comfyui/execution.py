@@ -81,6 +81,7 @@ class Engine:
         self.failing: dict[str, NodeFailure] = {}
         self.reported_too: dict[str, dict[str, Any]] = {}
         self.loses_files = False
+        self.ignores_interrupts = False
         self.stalled = False
         self.dies_computing = False
         self.preview: bytes | None = None
@@ -119,6 +120,8 @@ class Engine:
 
     def interrupt(self, prompt_id: str | None) -> None:
         """Stop the prompt that runs, if it is the one that is meant."""
+        if self.ignores_interrupts:
+            return
         if self.running is not None and prompt_id in {None, self.running.prompt_id}:
             self._interrupted = self.running.prompt_id
 

@@ -131,6 +131,10 @@ class ComfyUIStandIn:
         """Answer what is no JSON to each question for the history from now on."""
         self._garbles_history = True
 
+    def ignore_interrupts(self) -> None:
+        """Compute every prompt to its end from now on, as nodes do that do not look for interruptions."""
+        self._engine.ignores_interrupts = True
+
     def lose_files(self) -> None:
         """Let every file vanish that a node saves from now on, before anybody can fetch it."""
         self._engine.loses_files = True
