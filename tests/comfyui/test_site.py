@@ -65,7 +65,7 @@ def site(folders):
 def files_of(folders):
     """Return all files below the folders, and the job folders."""
     roots = (folders.input, folders.output, folders.temp)
-    return {path for root in roots for path in root.rglob("*") if path.is_file() or path.name.startswith("rcc-")}
+    return {path for root in roots for path in root.rglob("*")}
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def everything():
             "1": {"class_type": "EmptyImage", "inputs": empty},
             "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "sub/pic"}},
             "3": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
-            "4": {"class_type": "PrimitiveString", "inputs": {"value": f"linked{colour}"}},
+            "4": {"class_type": "PrimitiveString", "inputs": {"value": f"deep/{colour}/linked{colour}"}},
             "5": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": ["4", 0]}},
             "6": {"class_type": "PreviewAny", "inputs": {"source": ["4", 0]}},
             "7": {"class_type": "EmptyAudio", "inputs": {"duration": 0.2, "sample_rate": 8000, "channels": 1}},
@@ -93,15 +93,16 @@ async def test_run_reads_every_output_and_leaves_no_file_and_no_history(client, 
     colour = some_colour()
     submission = Submission(workflow=everything(colour), batch_count=2, randomize_seed=False, previews=True)
     made = outputs(await run(client, submission, site=site))
+    own = f"deep/{colour}"
     names = [(each.batch, each.node_id, each.subfolder) for each in made if not isinstance(each, OutputText)]
     assert names == [
         (batch, node_id, subfolder)
         for batch in (0, 1)
-        for node_id, subfolder in (("2", "sub"), ("2", "sub"), ("3", None), ("3", None), ("5", None), ("5", None),
+        for node_id, subfolder in (("2", "sub"), ("2", "sub"), ("3", None), ("3", None), ("5", own), ("5", own),
                                    ("8", "audio"))
     ]  # fmt: skip
     assert made[0].name == "pic_00001_.png"
-    assert [each.text for each in made if isinstance(each, OutputText)] == [f"linked{colour}"] * 2
+    assert [each.text for each in made if isinstance(each, OutputText)] == [f"deep/{colour}/linked{colour}"] * 2
     assert files_of(folders) == before
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runpod_comfy.comfyui.client import ComfyUIClient
     from runpod_comfy.comfyui.outputs import FileRef
 
-__all__ = ["Folders", "find_folders", "option"]
+__all__ = ["Folders", "find_folders", "option", "remove_empty"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class Folders:
         """Return where an input image goes; None where that would be outside the input folder."""
         return _inside(self.input, subfolder, name)
 
-    def remove(self, job_folder: str, refs: Iterable[FileRef], *, not_before: float) -> None:
-        """Remove a job's output folder and the files it reported elsewhere.
+    def remove(self, job_folder: str, refs: Iterable[FileRef], *, not_before: float) -> set[Path]:
+        """Remove a job's output folder and the files it reported elsewhere; return the folders these were in.
 
         Args:
             job_folder: The folder's name below the output folder.
@@ -60,11 +60,29 @@ class Folders:
         """
         if (own := _inside(self.output, "", job_folder)) is not None:
             shutil.rmtree(own, ignore_errors=True)
+        folders = set()
         for ref in refs:
             path = self.path_of(ref)
             with suppress(OSError):
                 if path is not None and path.stat().st_mtime >= not_before:
                     path.unlink()
+                    folders.add(path.parent)
+        return folders - {self.output, self.temp}
+
+    def remove_empty(self, folders: Iterable[Path]) -> None:
+        """Remove these folders and those above them, as far as they are empty; to be called when no node may save."""
+        for folder in folders:
+            remove_empty(folder, self.temp if folder.is_relative_to(self.temp) else self.output)
+
+
+def remove_empty(folder: Path, root: Path) -> None:
+    """Remove a folder and those above it that are empty then, up to the root."""
+    while folder != root and folder.is_relative_to(root):
+        try:
+            folder.rmdir()
+        except OSError:  # something else is in it, or it is gone
+            return
+        folder = folder.parent
 
 
 async def find_folders(client: ComfyUIClient, *, comfyui_dir: str | None) -> Folders | None:

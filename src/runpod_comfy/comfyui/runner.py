@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import AsyncExitStack, aclosing, nullcontext
+from contextlib import AsyncExitStack, aclosing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from runpod_comfy.workflow.seeds import draw_seeds, with_seed
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from runpod_comfy.comfyui.client import ComfyUIClient
     from runpod_comfy.comfyui.folders import Folders
@@ -65,6 +66,7 @@ class Site:
         folders: ComfyUI's folders, or None where they cannot be reached; files stay there then.
         largest_bytes: A larger output is not fetched, and fails the run once all the rest is delivered; None fetches
             any.
+        emptied: Folders below the output folder that files of runs were removed from, which may be empty now.
         stay: Keeps the client that a run was given usable, also after the run, for as long as the context lasts.
     """
 
@@ -72,6 +74,7 @@ class Site:
     catalog: NodeCatalog = field(default_factory=NodeCatalog)
     folders: Folders | None = None
     largest_bytes: int | None = None
+    emptied: set[Path] = field(default_factory=set)
     stay: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
 
 
@@ -237,7 +240,7 @@ class _Run:
                 await stay.enter_async_context(self._site.stay())
                 _in_the_background(self._clean_up_later(stay))
             else:
-                await self._files.remove()
+                await self._remove_files()
 
     async def _take_back(self, *, wait: bool) -> None:
         """Take the prompts back, and learn what they made.
@@ -260,7 +263,21 @@ class _Run:
             except (TimeoutError, RunpodComfyError) as exc:
                 logger.warning("what a run made is removed, though its prompt may not have ended: %s", exc)
             finally:
-                await self._files.remove()
+                await self._remove_files()
+
+    async def _remove_files(self) -> None:
+        """Remove what the run made, and the folders that are empty then, once nothing computes.
+
+        A node that saves makes its folder a moment before its file.
+        """
+        emptied = await self._files.remove()
+        if self._site is None or self._site.folders is None:
+            return
+        self._site.emptied.update(emptied)
+        with suppress(RunpodComfyError):
+            if self._site.emptied and await self._client.queue() == ([], []):
+                self._site.folders.remove_empty(self._site.emptied)
+                self._site.emptied.clear()
 
     async def _take_back_at_last(self) -> None:
         """Take the prompts back from a server that may be too busy to answer, unless it is gone."""

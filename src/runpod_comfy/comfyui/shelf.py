@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runpod_comfy.comfyui.folders import remove_empty
 from runpod_comfy.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["InputShelf"]
 
 _AT_ONCE = 4
+_TRIES = 20
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ class InputShelf:
                 path.unlink()
         if self._folders is not None:
             for folder in {path.parent for path in paths}:
-                _remove_empty(folder, self._folders.input)
+                remove_empty(folder, self._folders.input)
 
 
 def _places(images: Iterable[InputImage]) -> dict[tuple[str, str], frozenset[tuple[str, str]]]:
@@ -138,14 +140,25 @@ def _key(image: InputImage) -> tuple[str, str]:
     return (image.subfolder, "") if image.subfolder else ("", image.name)
 
 
+def _new_part(folder: Path) -> tuple[int, str]:
+    """Make a file in a folder that may be there or not, and that another run may be removing just now, being empty."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+    raise AssertionError  # the last try returns or raises
+
+
 def _write(path: Path, data: bytes) -> bool:
     """Write a file in one step; False where it is there with this content, and then is not ours to remove."""
     with suppress(OSError):
         if path.stat().st_size == len(data) and path.read_bytes() == data:
             return False
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Under a name that nodes that list the folder do not take for an image.
-    descriptor, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+    descriptor, part = _new_part(path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -155,13 +168,3 @@ def _write(path: Path, data: bytes) -> bool:
         Path(part).unlink(missing_ok=True)
         raise
     return True
-
-
-def _remove_empty(folder: Path, root: Path) -> None:
-    """Remove a folder and those above it that are empty then, up to the root."""
-    while folder != root and folder.is_relative_to(root):
-        try:
-            folder.rmdir()
-        except OSError:  # something else is in it, or it is gone
-            return
-        folder = folder.parent

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.dialects.names import DistinctNames, plain_name
 from runpod_comfy.dialects.native import RemoteError
-from runpod_comfy.dialects.worker_comfyui_request import MARK, Layout
+from runpod_comfy.dialects.worker_comfyui_request import MARK, Layout, base_name
 from runpod_comfy.events import BatchFinished, OutputReady
 from runpod_comfy.media.formats import media_type_of
 from runpod_comfy.media.wire import from_base64
@@ -178,9 +178,13 @@ class WorkerComfyuiReader:
             node_id, prefix = self.layout.savers[number] if number < len(self.layout.savers) else (None, "")
             return _Part(name, _folder(prefix), node_id, None if mark[1] == "s" else int(mark[1]))
         batch = 0 if len(self.layout.seeds) == 1 else None
-        ours = [each for each in self.layout.savers if filename.startswith(f"{PurePosixPath(each[1]).name}_")]
-        node_id, prefix = max(ours, key=lambda each: len(PurePosixPath(each[1]).name), default=(None, ""))
-        return _Part(filename, _folder(prefix), node_id, batch)
+        ours = [each for each in self.layout.savers if filename.startswith(f"{base_name(each[1])}_")]
+        longest = max((len(base_name(prefix)) for _, prefix in ours), default=0)
+        match [each for each in ours if len(base_name(each[1])) == longest]:
+            case [(node_id, prefix)]:
+                return _Part(filename, _folder(prefix), node_id, batch)
+        # Two nodes save under one name, in a request that was not made for this worker: better none than the wrong one.
+        return _Part(filename, None, None, batch)
 
     def _in_order(self, parts: Sequence[_Part]) -> Iterator[Heard]:
         """Yield batch by batch, as other workers do; what all batches share belongs to each of them."""
