@@ -41,6 +41,7 @@ __all__ = [
     "WorkerSettings",
     "cache_dir",
     "comfyui_url",
+    "endpoint_target",
     "ledger_path",
     "shown_url",
     "shown_value",
@@ -106,10 +107,7 @@ class EndpointSettings:
         return cls(
             endpoint_id=_endpoint_id(endpoint, env, profile),
             api_key=_api_key(api_key, env, profile),
-            base_url=_http_url(
-                base_url or env.get("RUNPOD_ENDPOINT_BASE_URL") or profile.base_url or DEFAULT_BASE_URL,
-                "RUNPOD_ENDPOINT_BASE_URL",
-            ),
+            base_url=_base_url(base_url, env, profile),
         )
 
 
@@ -169,6 +167,17 @@ class WorkerSettings:
             stall_s=_whole_number(env, "WORKER_STALL_S", default=_DEFAULT_STALL_S, lowest=0, highest=_MAX_STALL_S)
             or None,
         )
+
+
+def endpoint_target(endpoint_id: str, base_url: str | None = None, *, environ: Mapping[str, str] | None = None) -> str:
+    """Return what an endpoint's node types are kept under: its id, which elsewhere than on RunPod is not unique.
+
+    >>> endpoint_target("4m7x2k9q", environ={}), endpoint_target("local", "http://127.0.0.1:8000/v2", environ={})
+    ('4m7x2k9q', 'http://127.0.0.1:8000/v2/local')
+    """
+    env = os.environ if environ is None else environ
+    found = _base_url(base_url, env, read_profile(environ=env))
+    return endpoint_id if found == DEFAULT_BASE_URL else f"{found}/{endpoint_id}"
 
 
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -236,6 +245,11 @@ def _whole_number(env: Mapping[str, str], variable: str, *, default: int, lowest
     if not re.fullmatch(r"[0-9]{1,9}", text) or not lowest <= int(text) <= highest:
         raise ConfigurationError(f"{variable} is {text!r}; it takes a whole number from {lowest} to {highest}.")
     return int(text)
+
+
+def _base_url(base_url: str | None, env: Mapping[str, str], profile: Profile) -> str:
+    found = base_url or env.get("RUNPOD_ENDPOINT_BASE_URL") or profile.base_url or DEFAULT_BASE_URL
+    return _http_url(found, "RUNPOD_ENDPOINT_BASE_URL")
 
 
 def _endpoint_id(endpoint: object, env: Mapping[str, str], profile: Profile) -> str:

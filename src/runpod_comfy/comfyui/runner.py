@@ -215,9 +215,18 @@ class _Run:
 
     async def stop(self, main: asyncio.Task[None]) -> None:
         """Leave nothing of this run behind in ComfyUI."""
+        async with AsyncExitStack() as stay:
+            if self._site is not None:
+                await stay.enter_async_context(self._site.stay())
+            if await self._is_stopped_in_time(main) or self._site is None:
+                await self._remove_files()
+            else:
+                _in_the_background(self._clean_up_later(stay.pop_all()))
+
+    async def _is_stopped_in_time(self, main: asyncio.Task[None]) -> bool:
+        """End the run, and return whether nothing of it computes any more."""
         self._prompts.close()
         main.cancel()
-        later = False
         try:
             async with asyncio.timeout(self._pace.stop_s):
                 await asyncio.wait([main])
@@ -227,20 +236,15 @@ class _Run:
                 failure = None if main.cancelled() else main.exception()
                 await self._take_back(wait=not isinstance(failure, ComputingStopped))
         except TimeoutError:
-            later = self._site is not None
             logger.warning("%s still computes for a run that was given up", self._client.origin)
+            return False
         except RunpodComfyError as exc:
             logger.warning("a run was given up, and its prompts may stay in ComfyUI's queue: %s", exc)
         finally:
             if self._queueing is not None:
                 self._queueing.cancel()
             await self._inputs.aclose()
-            if later and self._site is not None:
-                stay = AsyncExitStack()
-                await stay.enter_async_context(self._site.stay())
-                _in_the_background(self._clean_up_later(stay))
-            else:
-                await self._remove_files()
+        return True
 
     async def _take_back(self, *, wait: bool) -> None:
         """Take the prompts back, and learn what they made.

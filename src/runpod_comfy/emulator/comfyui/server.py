@@ -162,6 +162,11 @@ class ComfyUIStandIn:
         return len(self._sockets)
 
     @property
+    def running(self) -> str | None:
+        """The id of the prompt that computes, or None."""
+        return self._engine.running.prompt_id if self._engine.running else None
+
+    @property
     def remembered(self) -> list[str]:
         """The ids of the prompts in the history."""
         return list(self._engine.history)
