@@ -1,10 +1,12 @@
 """RunPod Serverless on this machine: what it starts, it ends."""
 
 import asyncio
+import time
 
 import orjson
 import pytest
 
+from runpod_comfy import RunpodComfyWorkflowExecutor, WorkflowTemplate
 from runpod_comfy.emulator.comfyui import ComfyUIStandIn
 from runpod_comfy.executors.local import LOCAL_ENDPOINT_ID, LocalRunpod
 
@@ -32,3 +34,16 @@ async def test_stopping_waits_until_jobs_under_way_are_cleaned_up(cancelled):
         assert not left
         assert not comfyui.running
         assert list((comfyui.folder / "output").iterdir()) == []
+
+
+def test_timeout_of_a_call_holds_on_the_worker_though_nobody_waits_and_runpods_own_limit_is_later(runpod_emulator):
+    executor = RunpodComfyWorkflowExecutor()
+    handle = executor.start_workflow(WorkflowTemplate.from_workflow(SLOW), timeout=0.5)
+    deadline_s = time.monotonic() + 20
+    while not (job := runpod_emulator.jobs()[0]).state.is_final:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    assert job.job_id == handle.job_id
+    assert job.state == "FAILED"  # and not TIMED_OUT: RunPod takes no limit below 5 s
+    assert "own limit of 0.5 s" in job.error
+    assert not runpod_emulator.comfyui.running
