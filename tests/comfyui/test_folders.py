@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from runpod_comfy.comfyui.client import ComfyUIClient
@@ -33,6 +35,19 @@ async def test_folder_that_is_not_the_servers_is_not_believed(session, tmp_path)
             (tmp_path / kind).mkdir()
         assert await find_folders(ComfyUIClient(comfyui.url, session=session), comfyui_dir=str(tmp_path)) is None
         assert list((tmp_path / "output").iterdir()) == []
+
+
+async def test_search_that_is_cancelled_leaves_no_file(stand_in, stand_in_client):
+    for turns in range(12):
+        search = asyncio.create_task(find_folders(stand_in_client, comfyui_dir=None))
+        while not any(path.is_file() for path in stand_in.folder.rglob("*")) and not search.done():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        search.cancel()
+        await asyncio.wait([search])
+    await asyncio.sleep(0.1)  # a thread that was writing
+    assert [path for path in stand_in.folder.rglob("*") if path.is_file()] == []
 
 
 async def test_server_that_does_not_answer_is_an_error_and_no_guess(session, unused_tcp_port):

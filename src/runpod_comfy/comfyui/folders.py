@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import os
 import secrets
 import shutil
 from contextlib import suppress
@@ -151,14 +150,22 @@ async def _is_the_servers(client: ComfyUIClient, kind: str, folder: Path) -> boo
             folder.mkdir(exist_ok=True)  # ComfyUI makes it with the first preview
         probe.write_bytes(content)
 
+    def remove(_: object = None) -> None:
+        with suppress(OSError):
+            probe.unlink()
+
+    # A thread is not cancelled: what it writes must not come after it was removed.
+    writing = asyncio.ensure_future(asyncio.to_thread(write))
     try:
-        await asyncio.to_thread(write)
+        await asyncio.shield(writing)
         return await client.view(name, "", kind) == content
     except (OSError, RunpodComfyError):
         return False
     finally:
-        with suppress(OSError):
-            await asyncio.to_thread(os.unlink, probe)
+        if writing.done():
+            remove()
+        else:
+            writing.add_done_callback(remove)
 
 
 def _inside(root: Path, subfolder: str, name: str) -> Path | None:
