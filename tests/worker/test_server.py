@@ -145,6 +145,21 @@ async def test_comfyui_that_computes_no_more_is_ended_for_all_jobs_in_hand_and_s
         assert '"done"' in (await answer(3))[-1]
 
 
+async def test_comfyui_whose_process_lives_and_answers_nobody_is_ended_and_started_again(start, tmp_path, nap):
+    server = start("--deafen-once", str(tmp_path / "deaf"))
+    asked = []
+    machine = Machine(link=ComfyUILink(server.url), keeper=server, pace=QUICK, refresh=lambda: asked.append(1))
+    handler = native_handler(machine)
+
+    async def answer():
+        return [piece async for piece in handler({"id": "job", "input": {"workflow": nap(1.0)}})]
+
+    async with soon():
+        assert "did not answer" in (await answer())[-1]["error"]
+        assert '"done"' in (await answer())[-1]
+    assert not asked
+
+
 async def test_comfyui_of_somebody_else_that_computes_no_more_fails_all_jobs_and_asks_for_a_fresh_worker(nap):
     async with ComfyUIStandIn() as comfyui, soon():
         comfyui.die_computing(known=False)

@@ -126,19 +126,20 @@ class PromptFollower:
         try:
             while True:
                 is_silent = await self._pause()
+                asked_at = self._now()
                 try:
                     await self._look(is_silent=is_silent)
                     self._failing_since, self._unreadable = None, 0
                 except RunpodComfyError as exc:
-                    self._bear(exc)
+                    self._bear(exc, since=asked_at)
         finally:
             await self._stop_listening()
 
-    def _bear(self, error: RunpodComfyError) -> None:
+    def _bear(self, error: RunpodComfyError, *, since: float) -> None:
         """Try again for a while, if that may help."""
         logger.info("%s", error)
         self._must_ask = True
-        self._failing_since = self._now() if self._failing_since is None else self._failing_since
+        self._failing_since = since if self._failing_since is None else self._failing_since
         # A page of a proxy passes; an answer that cannot be read will not be read next time either.
         self._unreadable += isinstance(error, ProtocolError)
         is_over = self._now() - self._failing_since >= self._pace.give_up_s or self._unreadable >= _UNREADABLE_TRIES

@@ -32,7 +32,7 @@ __all__ = ["Machine"]
 
 logger = logging.getLogger(__name__)
 
-_DEATH_KNOWN_WITHIN_S = 2.0
+_DEATH_KNOWN_WITHIN_S, _ANSWERS_WITHIN_S = 2.0, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,27 +126,36 @@ class Machine:
                 async with aclosing(running) as events:
                     async for event in events:
                         await tell(event)
-        except ComputingStopped as exc:
-            raise await self._condemned(exc, death) from exc
         except TransportError as exc:
-            if death is not None:
-                # A connection breaks a moment before the process is known to have ended.
-                await asyncio.wait([death], timeout=_DEATH_KNOWN_WITHIN_S)
-                if death.done():
-                    raise JobFailed(death.result()) from exc
-            self._give_up()
-            raise
+            raise await self._lost(exc, death) from exc
 
-    async def _condemned(self, error: ComputingStopped, death: asyncio.Future[str] | None) -> RunpodComfyError:
-        """Have a ComfyUI that computes no more ended, and return the job's error."""
-        if self.keeper is None or death is None:
-            self._give_up()
+    async def _lost(self, error: TransportError, death: asyncio.Future[str] | None) -> RunpodComfyError:
+        """Return a job's error after ComfyUI was lost to it; what is of no more use is ended, and started again."""
+        answers = isinstance(error, ComputingStopped)
+        if death is not None:
+            # A connection breaks a moment before the process is known to have ended.
+            await asyncio.wait([death], timeout=0 if answers else _DEATH_KNOWN_WITHIN_S)
+            if death.done():
+                return JobFailed(death.result())
+        if not answers and await self._answers():
             return error
         # Where several jobs notice it, the first one ends it.
-        if not death.done() and not await self.keeper.condemn(str(error)):
-            self._give_up()
-        await asyncio.wait([death])
-        return JobFailed(death.result())
+        if self.keeper is not None and death is not None and await self.keeper.condemn(str(error)):
+            await asyncio.wait([death])
+            return JobFailed(death.result())
+        self._give_up()
+        return error
+
+    async def _answers(self) -> bool:
+        """Return whether ComfyUI answers, so that what was lost was one request."""
+        try:
+            async with self.link.borrow() as client, asyncio.timeout(_ANSWERS_WITHIN_S):
+                await client.system_stats()
+        except (TransportError, TimeoutError):
+            return False
+        except RunpodComfyError:
+            pass
+        return True
 
     async def _server_ready(self) -> asyncio.Future[str] | None:
         if self.keeper is None:
