@@ -7,6 +7,7 @@ lock. Whether a folder is the server's own is not believed but proved: a file wr
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import secrets
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from runpod_comfy.errors import RunpodComfyError
+from runpod_comfy.errors import JobFailed, RunpodComfyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -29,6 +30,7 @@ __all__ = ["Folders", "find_folders", "option", "remove_empty"]
 
 logger = logging.getLogger(__name__)
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _KINDS = ("input", "output", "temp")
 
 
@@ -91,6 +93,10 @@ async def find_folders(client: ComfyUIClient, *, comfyui_dir: str | None) -> Fol
         client: The server.
         comfyui_dir: ComfyUI's folder as far as is known; without it only a server on this machine's own address is
             asked for its command line.
+
+    Raises:
+        JobFailed: One of them is full, so that it cannot be told.
+        TransportError: The server does not answer.
     """
     if comfyui_dir is None and not _is_loopback(client.origin):
         return None
@@ -159,7 +165,13 @@ async def _is_the_servers(client: ComfyUIClient, kind: str, folder: Path) -> boo
     try:
         await asyncio.shield(writing)
         return await client.view(name, "", kind) == content
-    except (OSError, RunpodComfyError):
+    except OSError as exc:
+        if exc.errno in _FULL:
+            raise JobFailed(
+                f"There is no space left in ComfyUI's {kind} folder, {folder}. Give the worker a larger disk."
+            ) from exc
+        return False
+    except RunpodComfyError:
         return False
     finally:
         if writing.done():
