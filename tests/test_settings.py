@@ -139,6 +139,16 @@ def test_the_worker_starts_comfyui_where_it_is_told_how_or_finds_it(tmp_path):
         command(COMFYUI_COMMAND="python 'unclosed")
 
 
+@pytest.mark.parametrize(("variable", "name", "good"), [("WORKER_SLOTS", "slots", ["1", " 32 "]),
+                                                        ("WORKER_STALL_S", "stall_s", ["0", "600"])])  # fmt: skip
+def test_a_number_of_the_worker_is_taken_within_its_bounds_alone(variable, name, good):
+    for text in good:
+        assert (getattr(WorkerSettings.from_env({variable: text}), name) or 0) == int(text)
+    for text in ("-1", "1.5", "1e3", "three", "33000000", "9" * 5000, "1_0", "٣"):
+        with pytest.raises(ConfigurationError, match=rf"{variable} is .*; it takes a whole number from"):
+            WorkerSettings.from_env({variable: text})
+
+
 @pytest.mark.parametrize("variable", ["WORKER_PROTOCOL", "WORKER_INPUT_URLS"])
 def test_a_value_that_a_variable_of_the_worker_does_not_take_is_an_error(variable):
     assert WorkerSettings.from_env({variable: ""}) == WorkerSettings()

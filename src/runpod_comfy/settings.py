@@ -41,6 +41,7 @@ __all__ = [
     "WorkerSettings",
     "cache_dir",
     "comfyui_url",
+    "endpoint_target",
     "ledger_path",
     "shown_url",
     "shown_value",
@@ -54,6 +55,7 @@ WorkerProtocol: TypeAlias = Literal["native", "worker-comfyui"]
 
 _SHOWN_CHARS = 60
 _DEFAULT_SLOTS, _MAX_SLOTS = 3, 32
+_DEFAULT_STALL_S, _MAX_STALL_S = 1800, 7 * 24 * 3600
 
 _NO_KEY = (
     "No RunPod API key. Pass api_key=…, set runpod.api_key or the environment variable RUNPOD_API_KEY, or store it "
@@ -105,10 +107,7 @@ class EndpointSettings:
         return cls(
             endpoint_id=_endpoint_id(endpoint, env, profile),
             api_key=_api_key(api_key, env, profile),
-            base_url=_http_url(
-                base_url or env.get("RUNPOD_ENDPOINT_BASE_URL") or profile.base_url or DEFAULT_BASE_URL,
-                "RUNPOD_ENDPOINT_BASE_URL",
-            ),
+            base_url=_base_url(base_url, env, profile),
         )
 
 
@@ -127,6 +126,8 @@ class WorkerSettings:
         aggregate: Whether RunPod keeps all lines for ``/status`` too: only where outputs go to a bucket, since an
             aggregate over RunPod's result limit ends the job as COMPLETED with no output at all.
         comfy_org_api_key: The key for nodes that call paid services, where a request brings none; out of ``repr``.
+        stall_s: A running prompt that gives no sign of life for so many seconds is taken to hang; None waits for ever.
+            Half an hour by default: a node that loads a model or waits for a service gives no sign either.
         slots: How many jobs the worker has in hand at once; ComfyUI computes one prompt after the other all the same.
             With one slot the SDK leaves the GPU idle for a second between two jobs, and with two for a part of it; with
             three it never does, unless jobs take less than a second (measured: ``docs/worker-measurements.md``).
@@ -141,6 +142,7 @@ class WorkerSettings:
     input_urls: InputUrls = "https"
     aggregate: bool = False
     slots: int = _DEFAULT_SLOTS
+    stall_s: float | None = _DEFAULT_STALL_S
     comfy_org_api_key: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -161,8 +163,21 @@ class WorkerSettings:
             input_urls=_choice(env, "WORKER_INPUT_URLS", InputUrls, default="https"),
             aggregate=bool(env.get("BUCKET_ENDPOINT_URL")),
             comfy_org_api_key=env.get("COMFY_ORG_API_KEY") or None,
-            slots=_slots(env.get("WORKER_SLOTS")),
+            slots=_whole_number(env, "WORKER_SLOTS", default=_DEFAULT_SLOTS, lowest=1, highest=_MAX_SLOTS),
+            stall_s=_whole_number(env, "WORKER_STALL_S", default=_DEFAULT_STALL_S, lowest=0, highest=_MAX_STALL_S)
+            or None,
         )
+
+
+def endpoint_target(endpoint_id: str, base_url: str | None = None, *, environ: Mapping[str, str] | None = None) -> str:
+    """Return what an endpoint's node types are kept under: its id, which elsewhere than on RunPod is not unique.
+
+    >>> endpoint_target("4m7x2k9q", environ={}), endpoint_target("local", "http://127.0.0.1:8000/v2", environ={})
+    ('4m7x2k9q', 'http://127.0.0.1:8000/v2/local')
+    """
+    env = os.environ if environ is None else environ
+    found = _base_url(base_url, env, read_profile(environ=env))
+    return endpoint_id if found == DEFAULT_BASE_URL else f"{found}/{endpoint_id}"
 
 
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -222,13 +237,19 @@ def comfyui_url(url: str | None = None, *, environ: Mapping[str, str] | None = N
     return _http_url(url or env.get("COMFYUI_URL") or DEFAULT_COMFYUI_URL, "COMFYUI_URL")
 
 
-def _slots(given: str | None) -> int:
-    text = (given or "").strip()
+def _whole_number(env: Mapping[str, str], variable: str, *, default: int, lowest: int, highest: int) -> int:
+    text = env.get(variable, "").strip()
     if not text:
-        return _DEFAULT_SLOTS
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= _MAX_SLOTS:
-        raise ConfigurationError(f"WORKER_SLOTS is {text!r}; it takes a whole number from 1 to {_MAX_SLOTS}.")
+        return default
+    # Not int() alone, which takes "1_0" and digits of other scripts, and refuses 5,000 digits in words of its own.
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not lowest <= int(text) <= highest:
+        raise ConfigurationError(f"{variable} is {text!r}; it takes a whole number from {lowest} to {highest}.")
     return int(text)
+
+
+def _base_url(base_url: str | None, env: Mapping[str, str], profile: Profile) -> str:
+    found = base_url or env.get("RUNPOD_ENDPOINT_BASE_URL") or profile.base_url or DEFAULT_BASE_URL
+    return _http_url(found, "RUNPOD_ENDPOINT_BASE_URL")
 
 
 def _endpoint_id(endpoint: object, env: Mapping[str, str], profile: Profile) -> str:

@@ -70,6 +70,18 @@ async def test_upload_outside_the_input_folder_is_refused(client, png):
         await client.upload("evil.png", png(), subfolder="../../..")
 
 
+async def test_what_only_python_takes_for_json_is_read_all_the_same(answering):
+    body = b'{"p": {"outputs": {"1": {"score": [NaN, -Infinity], "text": ["a \\ud83d b \\ud83d\\ude00"]}}}}'
+    client = await answering(body=body, content_type="application/json")
+    assert await client.history("p") == {"outputs": {"1": {"score": [None, None], "text": ["a ? b 😀"]}}}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[NaN]", b"\xff{}", b"[" * 100_000, b'{"p": [Nan]}'])
+async def test_an_answer_that_is_no_json_object_is_a_protocol_error(answering, body):
+    with pytest.raises(ProtocolError):
+        await (await answering(body=body, content_type="application/json")).history("p")
+
+
 async def test_history_of_an_unknown_prompt_is_none(client):
     assert await client.history("no-such-prompt") is None
 

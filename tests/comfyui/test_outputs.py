@@ -59,6 +59,7 @@ def test_what_a_node_shows_of_its_inputs_is_no_output():
         {"outputs": None, "status": None},
         {"outputs": [], "status": []},
         {"outputs": {"1": None, "2": {"images": None}, "3": {"images": [None, 1, {"filename": 7}, {}]}}},
+        {"outputs": {"1": {"images": [{"filename": "a", "type": ["output"]}, {"filename": "a", "type": {"x": 1}}]}}},
         {"status": {"messages": [1, [], ["a"], ["execution_error", None]]}},
     ],
 )

@@ -1,5 +1,5 @@
 import asyncio
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
@@ -85,6 +85,45 @@ async def test_a_folder_holds_the_images_of_its_run_alone(local, stand_in_client
             assert files_in(root / "photos") == names
 
     await asyncio.gather(run(["a", "b", "c"]), run(["a"]), run(["b", "c"]))
+
+
+async def test_images_that_another_process_needs_too_stay_until_it_needs_them_no_more(
+    local, folders, stand_in_client, root
+):
+    # A claim belongs to an open file, so a shelf of its own is as good as a process of its own.
+    other = InputShelf(folders)
+    images = [image(str(n), subfolder="rcc-x") for n in range(3)]
+    async with other.hold(stand_in_client, images):
+        async with local.hold(stand_in_client, images):
+            pass
+        assert len(files_in(root)) == 4
+    assert files_in(root) == []
+    async with local.hold(stand_in_client, images), AsyncExitStack() as outliving:
+        await outliving.enter_async_context(other.hold(stand_in_client, images))
+        moved = outliving.pop_all()
+    assert len(files_in(root)) == 4
+    await moved.aclose()
+    assert files_in(root) == []
+
+
+async def test_images_in_no_folder_go_with_the_process_that_wrote_them(local, folders, stand_in_client, root):
+    async with InputShelf(folders).hold(stand_in_client, [image("a", subfolder="")]):
+        async with local.hold(stand_in_client, [image("b", subfolder="")]):
+            assert files_in(root) == ["a", "b"]
+        assert files_in(root) == ["a"]
+    assert files_in(root) == []
+
+
+async def test_processes_that_come_and_go_never_take_each_others_images(folders, stand_in_client, root):
+    async def process(shelf):
+        for _ in range(30):
+            async with shelf.hold(stand_in_client, [image(str(n), subfolder="rcc-x") for n in range(3)]):
+                await asyncio.sleep(0)
+                assert {"rcc-x/0", "rcc-x/1", "rcc-x/2"} <= set(files_in(root))
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(process(InputShelf(folders)) for _ in range(3)))
+    assert files_in(root) == []
 
 
 async def test_runs_with_the_same_images_do_not_wait_for_each_other(local, stand_in_client):

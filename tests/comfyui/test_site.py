@@ -3,17 +3,18 @@
 import asyncio
 import json
 import random
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from runpod_comfy.comfyui.client import ComfyUIClient
 from runpod_comfy.comfyui.folders import find_folders
 from runpod_comfy.comfyui.follow import FollowPace
-from runpod_comfy.comfyui.runner import Site, run_batches
+from runpod_comfy.comfyui.runner import Site, all_stopped, run_batches
 from runpod_comfy.comfyui.shelf import InputShelf
 from runpod_comfy.emulator.comfyui import ComfyUIStandIn
-from runpod_comfy.errors import JobFailed, RunpodComfyError, TransportError
+from runpod_comfy.errors import JobFailed, ProtocolError, RunpodComfyError, TransportError
 from runpod_comfy.events import OutputReady, Progress, Warned
 from runpod_comfy.media.inputs import InputImage
 from runpod_comfy.results import OutputText
@@ -45,6 +46,12 @@ def some_colour():
     return random.randrange(2**24)
 
 
+async def queue_has_one_running(client):
+    async with asyncio.timeout(20):
+        while len((await client.queue())[0]) != 1:  # noqa: ASYNC110 - ComfyUI tells nobody else of it
+            await asyncio.sleep(0.02)
+
+
 @pytest.fixture
 async def folders(client):
     return await find_folders(client, comfyui_dir=None)
@@ -58,7 +65,7 @@ def site(folders):
 def files_of(folders):
     """Return all files below the folders, and the job folders."""
     roots = (folders.input, folders.output, folders.temp)
-    return {path for root in roots for path in root.rglob("*") if path.is_file() or path.name.startswith("rcc-")}
+    return {path for root in roots for path in root.rglob("*")}
 
 
 @pytest.fixture
@@ -71,7 +78,7 @@ def everything():
             "1": {"class_type": "EmptyImage", "inputs": empty},
             "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "sub/pic"}},
             "3": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
-            "4": {"class_type": "PrimitiveString", "inputs": {"value": f"linked{colour}"}},
+            "4": {"class_type": "PrimitiveString", "inputs": {"value": f"deep/{colour}/linked{colour}"}},
             "5": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": ["4", 0]}},
             "6": {"class_type": "PreviewAny", "inputs": {"source": ["4", 0]}},
             "7": {"class_type": "EmptyAudio", "inputs": {"duration": 0.2, "sample_rate": 8000, "channels": 1}},
@@ -86,15 +93,16 @@ async def test_run_reads_every_output_and_leaves_no_file_and_no_history(client, 
     colour = some_colour()
     submission = Submission(workflow=everything(colour), batch_count=2, randomize_seed=False, previews=True)
     made = outputs(await run(client, submission, site=site))
+    own = f"deep/{colour}"
     names = [(each.batch, each.node_id, each.subfolder) for each in made if not isinstance(each, OutputText)]
     assert names == [
         (batch, node_id, subfolder)
         for batch in (0, 1)
-        for node_id, subfolder in (("2", "sub"), ("2", "sub"), ("3", None), ("3", None), ("5", None), ("5", None),
+        for node_id, subfolder in (("2", "sub"), ("2", "sub"), ("3", None), ("3", None), ("5", own), ("5", own),
                                    ("8", "audio"))
     ]  # fmt: skip
     assert made[0].name == "pic_00001_.png"
-    assert [each.text for each in made if isinstance(each, OutputText)] == [f"linked{colour}"] * 2
+    assert [each.text for each in made if isinstance(each, OutputText)] == [f"deep/{colour}/linked{colour}"] * 2
     assert files_of(folders) == before
 
 
@@ -175,6 +183,38 @@ async def test_run_that_does_not_end_well_leaves_nothing_either(client, site, na
     assert files_of(folders) == before
 
 
+@pytest.mark.parametrize("prefix", ["own/nap", ["4", 0]])
+async def test_what_a_node_that_cannot_be_interrupted_makes_is_removed_when_it_has_ended(
+    stand_in, stand_in_client, nap, png, prefix
+):
+    folders = await find_folders(stand_in_client, comfyui_dir=None)
+    stays = []
+
+    @asynccontextmanager
+    async def stay():
+        stays.append("begun")
+        yield
+        stays.append("ended")
+
+    site = Site(shelf=InputShelf(folders), folders=folders, stay=stay)
+    stand_in.ignore_interrupts()
+    graph = nap(0.8)
+    graph["3"]["inputs"]["filename_prefix"] = prefix
+    graph["4"] = {"class_type": "PrimitiveString", "inputs": {"value": "linked"}}
+    images = (InputImage("00.png", png(), "image/png", "rcc-x"),)
+    submission = Submission(workflow=graph, images=images, batch_count=2, seeds=(1, 2))
+    task = asyncio.create_task(run(stand_in_client, submission, site=site, pace=replace(QUICK, stop_s=0.2)))
+    await queue_has_one_running(stand_in_client)
+    task.cancel()
+    await asyncio.wait([task])
+    assert len((await stand_in_client.queue())[0]) == 1
+    await all_stopped()
+    assert await stand_in_client.queue() == ([], [])
+    assert files_of(folders) == set()
+    assert stand_in.remembered == []
+    assert stays == ["begun", "ended"]
+
+
 async def test_run_forgets_its_prompts_in_the_history(stand_in, stand_in_client, nap):
     site = Site(shelf=InputShelf())
     await run(stand_in_client, Submission(workflow=nap(0.01), batch_count=3, seeds=(1, 2, 3)), site=site)
@@ -209,8 +249,73 @@ async def test_output_over_the_limit_is_named_at_the_end_and_all_others_are_deli
 
 async def test_server_that_takes_prompts_and_computes_none_is_an_error(stand_in, stand_in_client, nap):
     stand_in.stall()
-    with pytest.raises(TransportError, match="computes none of them"):
+    with pytest.raises(TransportError, match="computes no more"):
         await run(stand_in_client, Submission(workflow=nap(), seeds=(1,)), pace=QUICK)
+
+
+@pytest.mark.parametrize("reported", [{"score": [float("nan")]}, {"note": ["\ud83d"]}, {"text": ["half \ud83d"]}])
+async def test_node_that_reports_what_is_no_json_loses_nothing(stand_in, stand_in_client, nap, reported):
+    stand_in.report_too("SaveImage", reported)
+    made = outputs(await run(stand_in_client, Submission(workflow=nap(0.01), seeds=(1,)), pace=QUICK))
+    assert [type(each).__name__ for each in made][:1] == ["WorkflowOutputImage"]
+    assert [each.text for each in made[1:]] == [text.replace("\ud83d", "?") for text in reported.get("text", [])]
+
+
+async def test_answers_that_cannot_be_read_fail_the_run_long_before_a_server_counts_as_gone(
+    stand_in, stand_in_client, nap
+):
+    async def garble():
+        await queue_has_one_running(stand_in_client)
+        stand_in.garble_history()
+
+    garbling = asyncio.create_task(garble())
+    submission = Submission(workflow=nap(0.3), seeds=(1,))
+    _, error = await run_to_failure(stand_in_client, submission, pace=replace(QUICK, give_up_s=100.0))
+    await garbling
+    assert isinstance(error, ProtocolError)
+
+
+async def test_thread_that_a_node_has_ended_is_an_error_for_its_prompt_and_for_those_behind(
+    stand_in, stand_in_client, nap
+):
+    stand_in.die_computing()
+    submission = Submission(workflow=nap(), seeds=(1,))
+    both = [asyncio.create_task(run_to_failure(stand_in_client, submission, pace=QUICK)) for _ in range(2)]
+    for _, error in await asyncio.gather(*both):
+        assert isinstance(error, TransportError)
+        assert "its thread that computes has ended" in str(error)
+
+
+async def test_prompt_without_a_sign_of_life_fails_at_the_limit_and_without_one_waits(stand_in, stand_in_client, nap):
+    stand_in.die_computing(known=False)
+    submission = Submission(workflow=nap(), seeds=(1,))
+    patient = asyncio.create_task(run(stand_in_client, submission, pace=QUICK))
+    await queue_has_one_running(stand_in_client)
+    await asyncio.sleep(1.0)
+    assert not patient.done()
+    patient.cancel()
+    await asyncio.wait([patient])
+    await stand_in.stop()
+    await stand_in.start()
+    stand_in.die_computing(known=False)
+    _, error = await run_to_failure(stand_in_client, submission, pace=replace(QUICK, stall_s=1.0))
+    assert "no sign of life" in str(error)
+    assert "WORKER_STALL_S" in str(error)
+
+
+async def test_prompt_that_tells_its_steps_lives_though_it_takes_longer_than_the_limit(stand_in_client, nap):
+    pace = replace(QUICK, stall_s=0.5)
+    made = outputs(await run(stand_in_client, Submission(workflow=nap(1.2), seeds=(1,)), pace=pace))
+    assert len(made) == 1
+
+
+async def test_prompt_that_waits_behind_another_for_longer_than_the_limit_is_no_hanging_one(
+    stand_in_client, session, stand_in, nap
+):
+    other = ComfyUIClient(stand_in.url, session=session)
+    await other.queue_prompt(nap(1.2))
+    submission = Submission(workflow=nap(0.01, colour=1), seeds=(1,))
+    assert len(outputs(await run(stand_in_client, submission, pace=replace(QUICK, stall_s=0.5)))) == 1
 
 
 async def test_death_of_the_process_fails_the_run_with_its_reason_after_what_was_made(stand_in_client, nap):

@@ -106,6 +106,16 @@ def test_a_damaged_image_that_still_is_json_is_lost_and_can_be_read_again():
     assert reader.complete
 
 
+def test_an_empty_file_arrives_and_one_that_lost_its_bytes_does_not():
+    empty = OutputFile(name="log.txt", data=b"", kind="files", media_type="text/plain")
+    reader, [event] = read(written([OutputReady(output=empty)]))
+    assert (event.output.name, event.output.data, event.output.size_bytes) == ("log.txt", b"", 0)
+    assert reader.complete
+    reader, events = read(['{"images": [{"image": "", "name": "a.png", "subfolder": ""}]}\n'])
+    assert not events
+    assert reader.describe_loss() == "a.png arrived damaged"
+
+
 def test_a_repeated_line_counts_once():
     pieces = written([OutputReady(output=picture(1))])
     reader, events = read([pieces[0], pieces[0], *pieces[1:]])

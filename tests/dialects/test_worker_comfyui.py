@@ -3,7 +3,12 @@ import base64
 import pytest
 
 from runpod_comfy.dialects.worker_comfyui import WorkerComfyuiReader, kind_of_answer
-from runpod_comfy.dialects.worker_comfyui_request import encode_request, refuse_directories, why_not_unrolled
+from runpod_comfy.dialects.worker_comfyui_request import (
+    encode_request,
+    layout_of_first_batch,
+    refuse_directories,
+    why_not_unrolled,
+)
 from runpod_comfy.errors import TemplateError
 from runpod_comfy.events import BatchFinished, OutputReady
 from runpod_comfy.media.inputs import InputImage
@@ -214,6 +219,31 @@ def test_a_damaged_output_is_lost_and_said(item):
     assert len([each for each in events if isinstance(each, OutputReady)]) == 1
     assert reader.describe_loss()
     assert not reader.complete
+
+
+def test_two_nodes_that_save_under_one_name_are_told_apart():
+    graph = workflow("out/cat") | {"10": node("SaveImage", images=["3", 0], filename_prefix="other/cat")}
+    sent = submission(graph)
+    request, _ = encode_request(sent)
+    _, events = heard(answer(*names_saved(request)), sent)
+    made = [event.output for event in events if isinstance(event, OutputReady)]
+    assert [(each.node_id, each.subfolder, each.name, each.batch) for each in made] == [
+        ("9", "out", "cat_00001_.png", 0),
+        ("10", "other", "cat_00001_.png", 0),
+    ]
+
+
+def test_file_that_either_of_two_nodes_may_have_saved_is_credited_to_none():
+    graph = workflow("out/cat") | {"10": node("SaveImage", images=["3", 0], filename_prefix="other/cat")}
+    reader = WorkerComfyuiReader(layout_of_first_batch(submission(graph)))
+    [made, _] = reader.finish(answer("cat_00001_.png"), None)
+    assert (made.output.node_id, made.output.subfolder, made.output.name) == (None, None, "cat_00001_.png")
+
+
+def test_an_empty_file_is_an_output_too():
+    reader, events = heard(answer("log_00001_.txt", data=b""), submission())
+    assert [event.output.data for event in events if isinstance(event, OutputReady)] == [b""]
+    assert reader.complete
 
 
 def test_names_from_outside_lose_their_folders():

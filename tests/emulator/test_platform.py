@@ -256,6 +256,19 @@ def test_report_that_is_no_json_object_is_refused_and_changes_nothing(body):
     assert bench.status(job_id).state is JobState.IN_PROGRESS
 
 
+def test_what_is_nested_too_deeply_to_be_sent_on_is_refused_and_wedges_no_job():
+    bench = Bench()
+    deep = b"[" * 300 + b"]" * 300
+    with pytest.raises(ApiError, match="nested too deeply") as caught:
+        bench.platform.submit("e", b'{"input": {"x": ' + deep + b"}}")
+    assert caught.value.status_code == 400
+    job_id = bench.running()
+    assert bench.platform.report("e", "w", job_id, b'{"output": ' + deep + b"}") is Report.REFUSED
+    assert bench.report(job_id, {"output": "next"}) is Report.ACCEPTED
+    wide = b"[" + b",".join([b"[]"] * 400) + b"]"
+    bench.platform.submit("e", b'{"input": {"x": ' + wide + b"}}")
+
+
 def test_report_of_a_worker_that_does_not_hold_the_job_changes_nothing():
     bench = Bench()
     job_id = bench.running()

@@ -10,6 +10,7 @@ import pytest
 from runpod_comfy import (
     ComfyServerWorkflowExecutor,
     ConfigurationError,
+    JobCancelled,
     JobFailed,
     LocalWorkflowExecutor,
     ProtocolError,
@@ -71,6 +72,28 @@ def test_after_it_a_node_type_that_the_endpoint_lacks_is_refused_before_anything
     assert "runpod-comfy describe" in str(caught.value)
     assert len(endpoint.jobs()) == 1
     assert len(executor.submit_workflow(GOOD)) == 1
+
+
+def test_endpoints_of_one_name_at_other_addresses_are_not_taken_for_each_other(make_endpoint, comfyui):
+    described, other = (make_endpoint(make_handler(comfyui_url=comfyui.url)) for _ in range(2))
+    described.executor().describe()
+    with pytest.raises(WorkflowGraphError):
+        described.executor().submit_workflow(BAD)
+    with pytest.raises(JobFailed, match="NoSuchNode"):
+        other.executor().submit_workflow(BAD)
+
+
+async def test_closing_the_executor_ends_a_description_that_is_under_way(make_endpoint):
+    endpoint = make_endpoint(None)
+    executor = endpoint.executor()
+    asking = executor.describe_async()
+    while not endpoint.jobs():  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.01)
+    await executor.aclose()
+    async with asyncio.timeout(5):
+        with pytest.raises(JobCancelled, match="was closed"):
+            await asking
+    assert [job.state for job in endpoint.jobs()] == ["CANCELLED"]
 
 
 def test_nothing_is_asked_by_itself(make_endpoint, comfyui):

@@ -5,6 +5,7 @@ import pytest
 from runpod_comfy import ComfyServerWorkflowExecutor, RunpodComfyWorkflowExecutor, WorkflowGraphError, _loop
 from runpod_comfy.emulator.comfyui import ComfyUIStandIn
 from runpod_comfy.executors.preflight import object_info_cache
+from runpod_comfy.settings import endpoint_target
 from runpod_comfy.workflow.template import WorkflowTemplate
 
 TEMPLATE = WorkflowTemplate.from_string(
@@ -24,7 +25,7 @@ def keep(target, node_types):
 
 def test_what_the_endpoint_would_refuse_is_never_sent(runpod_emulator):
     with RunpodComfyWorkflowExecutor() as executor:
-        keep(executor.endpoint_id, SAVE)
+        keep(endpoint_target(executor.endpoint_id), SAVE)
         with pytest.raises(WorkflowGraphError, match=r"w\.json:1: the node type EmptyImage is not installed") as caught:
             executor.submit_workflow(TEMPLATE)
         assert caught.value.node_id == "1"
@@ -42,7 +43,7 @@ def test_without_anything_known_of_the_endpoint_everything_is_sent(runpod_emulat
 @pytest.mark.usefixtures("runpod_emulator")
 def test_what_is_worth_knowing_comes_as_a_warning():
     with RunpodComfyWorkflowExecutor() as executor:
-        keep(executor.endpoint_id, ALL)
+        keep(endpoint_target(executor.endpoint_id), ALL)
         assert any("paid service" in warning for warning in executor.submit_workflow(TEMPLATE).warnings)
 
 

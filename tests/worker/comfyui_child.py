@@ -17,6 +17,8 @@ parser.add_argument("--disable-auto-launch", action="store_true")
 parser.add_argument("--extra-model-paths-config")
 parser.add_argument("--fail", action="store_true")
 parser.add_argument("--fail-once", type=Path)
+parser.add_argument("--die-computing-once", type=Path)
+parser.add_argument("--deafen-once", type=Path)
 arguments = parser.parse_args()
 
 say = functools.partial(print, flush=True)
@@ -31,7 +33,16 @@ if arguments.fail or (arguments.fail_once and not arguments.fail_once.exists()):
 
 
 async def main():
-    async with ComfyUIStandIn(Path.cwd(), host=arguments.listen, port=arguments.port):
+    async with ComfyUIStandIn(Path.cwd(), host=arguments.listen, port=arguments.port) as comfyui:
+        if arguments.die_computing_once and not arguments.die_computing_once.exists():
+            arguments.die_computing_once.touch()
+            say("a node calls exit()")
+            comfyui.die_computing()
+        if arguments.deafen_once and not arguments.deafen_once.exists():
+            arguments.deafen_once.touch()
+            while not comfyui.running:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+            await comfyui.stop()
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         await stop.wait()

@@ -17,7 +17,7 @@ def test_public_addresses_are_public(address):
         "127.0.0.1", "0.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "192.0.2.1",
         "224.0.0.1", "255.255.255.255", "::", "::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1",
         "::ffff:169.254.169.254", "::ffff:7f00:1", "2002:7f00:1::", "64:ff9b::a9fe:a9fe", "2001:db8::1",
-        "no address", "",
+        "::7f00:1", "::1.1.1.1", "fec0::1", "64:ff9b:1::a00:1", "no address", "",
     ],
 )  # fmt: skip
 def test_addresses_of_machines_networks_and_nobody_are_not(address):

@@ -13,9 +13,11 @@ from PIL import Image
 
 from runpod_comfy.bucket import BucketSettings
 from runpod_comfy.comfyui.client import ComfyUIClient
+from runpod_comfy.comfyui.runner import all_stopped
 from runpod_comfy.dialects.native import NativeReader
 from runpod_comfy.events import OutputReady
 from runpod_comfy.results import OutputElsewhere
+from runpod_comfy.submission import Submission
 from runpod_comfy.worker.handler import native_handler
 from runpod_comfy.worker.link import ComfyUILink
 from runpod_comfy.worker.machine import Machine
@@ -151,6 +153,27 @@ async def test_description_of_a_worker_without_comfyui_is_an_error():
     reader, _ = await read("http://127.0.0.1:1", {"describe": True})
     assert "did not answer" in reader.error.message
     assert json.loads(json.dumps(reader.error.message))
+
+
+async def test_job_that_is_cancelled_twice_still_leaves_nothing_in_comfyuis_queue(stand_in, nap):
+    machine = Machine(link=ComfyUILink(stand_in.url))
+
+    async def drop(_):
+        pass
+
+    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+        client = ComfyUIClient(stand_in.url, session=session)
+        submission = Submission(workflow=nap(8), batch_count=3, seeds=(1, 2, 3))
+        for pause_s in (0, 0.001, 0.01, 0.05):
+            job = asyncio.create_task(machine.run(submission, drop))
+            while len((await client.queue())[1]) < 2:  # noqa: ASYNC110 - ComfyUI tells nobody else of it
+                await asyncio.sleep(0.01)
+            job.cancel()
+            await asyncio.sleep(pause_s)
+            job.cancel()
+            await asyncio.wait([job])
+            await all_stopped()
+            assert await client.queue() == ([], [])
 
 
 async def test_warm_up_runs_a_workflow_and_leaves_nothing_behind(stand_in, tmp_path, nap, caplog):

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 import runpod_comfy.worker.nodes
 from runpod_comfy.worker.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from runpod_comfy.worker.nodes.compute_thread import ComputeThread
 from runpod_comfy.worker.nodes.load_images_from_dir import (
     LoadImagesFromDir,
     list_images,
@@ -47,6 +49,22 @@ def test_comfyui_finds_the_node_and_its_contract():
     assert kinds == {"directory": "STRING", "image_load_cap": "INT", "start_index": "INT", "load_always": "BOOLEAN"}
     assert LoadImagesFromDir.RETURN_TYPES == ("IMAGE", "MASK", "INT")
     assert callable(getattr(LoadImagesFromDir, LoadImagesFromDir.FUNCTION))
+
+
+def test_the_thread_that_computes_is_known_to_live_and_to_have_died_once_it_was_seen():
+    watched = ComputeThread()
+    assert watched.alive() is None
+    goes_on = threading.Event()
+
+    def prompt_worker():
+        goes_on.wait()
+
+    computing = threading.Thread(target=prompt_worker)
+    computing.start()
+    assert watched.alive() is True
+    goes_on.set()
+    computing.join()
+    assert watched.alive() is False
 
 
 def test_the_folder_works_alone_without_this_package_or_torch(tmp_path):

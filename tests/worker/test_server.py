@@ -5,15 +5,21 @@ import os
 import signal
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from runpod_comfy.comfyui.follow import FollowPace
 from runpod_comfy.emulator.comfyui import ComfyUIStandIn
 from runpod_comfy.errors import TransportError
+from runpod_comfy.worker.handler import native_handler
+from runpod_comfy.worker.link import ComfyUILink
+from runpod_comfy.worker.machine import Machine
 from runpod_comfy.worker.server import ComfyUIServer
 
+QUICK = FollowPace(silent_s=0.3, alone_s=0.1, queue_s=0.3, give_up_s=1.0)
 COMMAND = (sys.executable, str(Path(__file__).with_name("comfyui_child.py")))
 
 
@@ -121,6 +127,58 @@ async def test_server_lives_on_when_the_loop_that_started_it_has_ended(start):
         death = server.death()
         await asyncio.to_thread(server.stop)
         assert "exit code 0" in await death
+
+
+async def test_comfyui_that_computes_no_more_is_ended_for_all_jobs_in_hand_and_started_again(start, tmp_path, nap):
+    server = start("--die-computing-once", str(tmp_path / "died"))
+    handler = native_handler(Machine(link=ComfyUILink(server.url), keeper=server, pace=QUICK))
+
+    async def answer(colour):
+        return [piece async for piece in handler({"id": "job", "input": {"workflow": nap(colour=colour)}})]
+
+    async with soon():
+        first, second = await asyncio.gather(answer(1), answer(2))
+        for pieces in (first, second):
+            assert "its thread that computes has ended" in pieces[-1]["error"]
+            assert "Its last lines: " in pieces[-1]["error"]
+            assert "a node calls exit()" in pieces[-1]["error"]
+        assert '"done"' in (await answer(3))[-1]
+
+
+async def test_comfyui_whose_process_lives_and_answers_nobody_is_ended_and_started_again(start, tmp_path, nap):
+    server = start("--deafen-once", str(tmp_path / "deaf"))
+    asked = []
+    machine = Machine(link=ComfyUILink(server.url), keeper=server, pace=QUICK, refresh=lambda: asked.append(1))
+    handler = native_handler(machine)
+
+    async def answer():
+        return [piece async for piece in handler({"id": "job", "input": {"workflow": nap(1.0)}})]
+
+    async with soon():
+        assert "did not answer" in (await answer())[-1]["error"]
+        assert '"done"' in (await answer())[-1]
+    assert not asked
+
+
+async def test_comfyui_of_somebody_else_that_computes_no_more_fails_all_jobs_and_asks_for_a_fresh_worker(nap):
+    async with ComfyUIStandIn() as comfyui, soon():
+        comfyui.die_computing(known=False)
+        asked = []
+        machine = Machine(
+            link=ComfyUILink(comfyui.url), keeper=ComfyUIServer(comfyui.url), pace=replace(QUICK, stall_s=1.0),
+            refresh=lambda: asked.append(1),
+        )  # fmt: skip
+        handler = native_handler(machine)
+
+        async def answer():
+            return [piece async for piece in handler({"id": "job", "input": {"workflow": nap()}})]
+
+        both = await asyncio.gather(answer(), answer())
+        assert ["no sign of life" in pieces[-1]["error"] for pieces in both] == [True, True]
+        assert asked == [1]
+        await comfyui.stop()
+        await comfyui.start()
+        assert '"done"' in (await answer())[-1]
 
 
 async def test_models_and_custom_nodes_of_the_volume_are_made_known_to_comfyui(start, tmp_path, capfdbinary):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 
@@ -155,6 +156,22 @@ def test_number_that_no_request_can_carry_is_refused(value):
     with pytest.raises(WorkflowGraphError, match=r"'steps' of node 3 .* more than 64 bits"):
         check_graph({"3": {"class_type": "KSampler", "inputs": {"steps": value}}})
     check_graph({"3": {"class_type": "KSampler", "inputs": {"seed": 2**64 - 1, "least": -(2**63)}}})
+
+
+DEEP = functools.reduce(lambda inner, _: [inner], range(300), 1)
+
+
+@pytest.mark.parametrize("value", ["half \ud83d", [2**64], {"deep": [{"\udc00": 1}]}, DEEP])
+def test_what_no_request_can_carry_is_refused_wherever_it_stands(value):
+    for bad in ({"class_type": "A", "inputs": {"x": value}}, {"class_type": "A", "inputs": {}, "_meta": value}):
+        with pytest.raises(WorkflowGraphError, match="node '3' holds what JSON cannot carry"):
+            check_graph({"3": bad})
+
+
+def test_link_to_an_output_below_the_first_is_refused():
+    refused = refusal(portrait() | {"9": node("SaveImage", images=["8", -1])})
+    assert refused.node_id == "9"
+    assert "output -1 of node 8; outputs are counted from 0" in str(refused)
 
 
 def test_dangling_link_is_refused_by_node_input_and_title():

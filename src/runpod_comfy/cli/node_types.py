@@ -49,8 +49,9 @@ def find_node_types(target: Target, *, file: Path | None, needed: bool = False) 
             return _ask(target.name)
         case "runpod" if target.name:
             from runpod_comfy.executors.preflight import object_info_cache  # noqa: PLC0415 - see above
+            from runpod_comfy.settings import endpoint_target  # noqa: PLC0415 - see above
 
-            kept = object_info_cache().load(target.name)
+            kept = object_info_cache().load(endpoint_target(target.name, target.base_url))
             if kept is not None:
                 return NodeTypes(kept.info, f"endpoint {target.name}, as it was on {kept.fetched_at[:10]}")
             if needed and target.variable is None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 import uuid
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -220,6 +221,17 @@ class ComfyUIClient:
         answer = self._object(await self._get("queue"), "queue")
         return _prompt_ids(answer.get("queue_running")), _prompt_ids(answer.get("queue_pending"))
 
+    async def compute_thread_lives(self) -> bool | None:
+        """Return whether the thread that computes prompts lives; None where nobody there knows.
+
+        It is told by this project's nodes for ComfyUI (``worker/nodes/compute_thread.py``), where they are installed.
+        """
+        try:
+            answer = self._object(await self._get("runpod_comfy/compute_thread"), "compute_thread")
+        except (ApiError, ProtocolError):
+            return None
+        return answer["alive"] if isinstance(answer.get("alive"), bool) else None
+
     async def delete_pending(self, prompt_ids: Iterable[str]) -> None:
         """Take prompts that wait off the queue; others are left alone, and so are those that run."""
         await self._post("queue", {"delete": list(prompt_ids)})
@@ -396,8 +408,20 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
     try:
         answer = orjson.loads(content)
     except orjson.JSONDecodeError:
-        return None
+        answer = _python_json(content)
     return answer if isinstance(answer, dict) else None
+
+
+def _python_json(content: bytes) -> Any:
+    """Read what Python writes as JSON and nobody else takes for it: NaN, Infinity, halves of surrogate pairs.
+
+    ComfyUI passes on what nodes report, and what they declare as their inputs' bounds, as Python's ``json`` writes it.
+    The numbers become null, and the halves ``?``, since neither could be sent on.
+    """
+    with suppress(ValueError, RecursionError):
+        answer = json.loads(content, parse_constant=lambda _: None)
+        return orjson.loads(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace"))
+    return None
 
 
 def _prompt_ids(items: object) -> list[str]:

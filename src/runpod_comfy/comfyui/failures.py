@@ -10,17 +10,29 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
-from runpod_comfy.errors import JobFailed
+from runpod_comfy.errors import JobFailed, TransportError
 from runpod_comfy.workflow.graph import Graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["ServerRestarted", "called", "execution_failure", "nearest_class", "node_error_texts", "refusal"]
+__all__ = [
+    "ComputingStopped",
+    "ServerRestarted",
+    "called",
+    "execution_failure",
+    "nearest_class",
+    "node_error_texts",
+    "refusal",
+]
 
 _SHOWN_CHARS = 300
 _SHOWN_NODES = 5
 _MODELS = (".bin", ".ckpt", ".gguf", ".onnx", ".pt", ".pt2", ".pth", ".safetensors", ".sft")
+
+
+class ComputingStopped(TransportError):
+    """ComfyUI answers, takes prompts, and computes no more; only another start helps."""
 
 
 class ServerRestarted(JobFailed):

@@ -7,9 +7,9 @@ lock. Whether a folder is the server's own is not believed but proved: a file wr
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
-import os
 import secrets
 import shutil
 from contextlib import suppress
@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from runpod_comfy.errors import RunpodComfyError
+from runpod_comfy.errors import JobFailed, RunpodComfyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from runpod_comfy.comfyui.client import ComfyUIClient
     from runpod_comfy.comfyui.outputs import FileRef
 
-__all__ = ["Folders", "find_folders", "option"]
+__all__ = ["Folders", "find_folders", "option", "remove_empty"]
 
 logger = logging.getLogger(__name__)
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _KINDS = ("input", "output", "temp")
 
 
@@ -49,8 +50,8 @@ class Folders:
         """Return where an input image goes; None where that would be outside the input folder."""
         return _inside(self.input, subfolder, name)
 
-    def remove(self, job_folder: str, refs: Iterable[FileRef], *, not_before: float) -> None:
-        """Remove a job's output folder and the files it reported elsewhere.
+    def remove(self, job_folder: str, refs: Iterable[FileRef], *, not_before: float) -> set[Path]:
+        """Remove a job's output folder and the files it reported elsewhere; return the folders these were in.
 
         Args:
             job_folder: The folder's name below the output folder.
@@ -60,11 +61,29 @@ class Folders:
         """
         if (own := _inside(self.output, "", job_folder)) is not None:
             shutil.rmtree(own, ignore_errors=True)
+        folders = set()
         for ref in refs:
             path = self.path_of(ref)
             with suppress(OSError):
                 if path is not None and path.stat().st_mtime >= not_before:
                     path.unlink()
+                    folders.add(path.parent)
+        return folders - {self.output, self.temp}
+
+    def remove_empty(self, folders: Iterable[Path]) -> None:
+        """Remove these folders and those above them, as far as they are empty; to be called when no node may save."""
+        for folder in folders:
+            remove_empty(folder, self.temp if folder.is_relative_to(self.temp) else self.output)
+
+
+def remove_empty(folder: Path, root: Path) -> None:
+    """Remove a folder and those above it that are empty then, up to the root."""
+    while folder != root and folder.is_relative_to(root):
+        try:
+            folder.rmdir()
+        except OSError:  # something else is in it, or it is gone
+            return
+        folder = folder.parent
 
 
 async def find_folders(client: ComfyUIClient, *, comfyui_dir: str | None) -> Folders | None:
@@ -74,6 +93,10 @@ async def find_folders(client: ComfyUIClient, *, comfyui_dir: str | None) -> Fol
         client: The server.
         comfyui_dir: ComfyUI's folder as far as is known; without it only a server on this machine's own address is
             asked for its command line.
+
+    Raises:
+        JobFailed: One of them is full, so that it cannot be told.
+        TransportError: The server does not answer.
     """
     if comfyui_dir is None and not _is_loopback(client.origin):
         return None
@@ -133,14 +156,28 @@ async def _is_the_servers(client: ComfyUIClient, kind: str, folder: Path) -> boo
             folder.mkdir(exist_ok=True)  # ComfyUI makes it with the first preview
         probe.write_bytes(content)
 
+    def remove(_: object = None) -> None:
+        with suppress(OSError):
+            probe.unlink()
+
+    # A thread is not cancelled: what it writes must not come after it was removed.
+    writing = asyncio.ensure_future(asyncio.to_thread(write))
     try:
-        await asyncio.to_thread(write)
+        await asyncio.shield(writing)
         return await client.view(name, "", kind) == content
-    except (OSError, RunpodComfyError):
+    except OSError as exc:
+        if exc.errno in _FULL:
+            raise JobFailed(
+                f"There is no space left in ComfyUI's {kind} folder, {folder}. Give the worker a larger disk."
+            ) from exc
+        return False
+    except RunpodComfyError:
         return False
     finally:
-        with suppress(OSError):
-            await asyncio.to_thread(os.unlink, probe)
+        if writing.done():
+            remove()
+        else:
+            writing.add_done_callback(remove)
 
 
 def _inside(root: Path, subfolder: str, name: str) -> Path | None:

@@ -2,6 +2,14 @@
 
 A socket can be lost, refused by a proxy, or open and silent (ComfyUI forgets the newer of two sockets with one client
 id when the older closes). So the ends never hang on it: whenever it has nothing to say, ``/history`` is asked.
+
+ComfyUI answers on one thread and computes on another. Where the second has died (a node that calls ``exit()`` ends it
+without a word), the prompt runs for ever as far as ``/queue`` knows, like one in a long computation. Three things tell:
+
+* this project's nodes, where ComfyUI has them, know whether the thread lives;
+* a server that has prompts and runs none, twice in a row, has lost it between two prompts;
+* else there is only patience: a prompt of ours that runs and of which a socket, once opened anew, has said nothing for
+  ``FollowPace.stall_s`` counts as stuck, where somebody has set that.
 """
 
 from __future__ import annotations
@@ -12,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runpod_comfy.comfyui.failures import ServerRestarted
+from runpod_comfy.comfyui.failures import ComputingStopped, ServerRestarted
 from runpod_comfy.comfyui.messages import Connected, Lost, PromptEnded
 from runpod_comfy.comfyui.outputs import HistoryEntry
 from runpod_comfy.errors import JobCancelled, ProtocolError, RunpodComfyError, ServerError, TransportError
@@ -28,6 +36,7 @@ __all__ = ["FollowPace", "PromptFollower", "is_passing"]
 logger = logging.getLogger(__name__)
 
 _HISTORY_TRIES, _HISTORY_RETRY_S = 10, 0.05
+_UNREADABLE_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +48,17 @@ class FollowPace:
         alone_s: How often ``/history`` is asked while there is no socket.
         queue_s: How often, at most, the queue is asked whether it still has our prompts: its answer holds every graph.
         give_up_s: No answer at all for so long means that ComfyUI is gone.
+        stop_s: How long a run that is given up may take to take its prompts back.
+        stall_s: A running prompt without any sign of life for so long will never end; None waits for ever. A node that
+            loads a model, or waits for a service, gives no sign either.
     """
 
     silent_s: float = 3.0
     alone_s: float = 1.0
     queue_s: float = 15.0
     give_up_s: float = 60.0
+    stop_s: float = 4.0
+    stall_s: float | None = None
 
 
 class PromptFollower:
@@ -74,9 +88,12 @@ class PromptFollower:
         self._now = asyncio.get_running_loop().time
         self._quiet_since = self._now()
         self._failing_since: float | None = None
+        self._unreadable = 0
         self._next_queue_check = 0.0
         self._failed: Exception | None = None
-        self._stalled = False
+        self._runs_none = False
+        self._still_since: float | None = None
+        self._asked_anew = False
 
     def follow(self, prompt_id: str) -> asyncio.Future[HistoryEntry]:
         """Return a future of the end of a prompt that ComfyUI has accepted; to be called in the order of the queue.
@@ -109,20 +126,24 @@ class PromptFollower:
         try:
             while True:
                 is_silent = await self._pause()
+                asked_at = self._now()
                 try:
                     await self._look(is_silent=is_silent)
-                    self._failing_since = None
+                    self._failing_since, self._unreadable = None, 0
                 except RunpodComfyError as exc:
-                    self._bear(exc)
+                    self._bear(exc, since=asked_at)
         finally:
             await self._stop_listening()
 
-    def _bear(self, error: RunpodComfyError) -> None:
+    def _bear(self, error: RunpodComfyError, *, since: float) -> None:
         """Try again for a while, if that may help."""
         logger.info("%s", error)
         self._must_ask = True
-        self._failing_since = self._now() if self._failing_since is None else self._failing_since
-        if not is_passing(error) or self._now() - self._failing_since >= self._pace.give_up_s:
+        self._failing_since = since if self._failing_since is None else self._failing_since
+        # A page of a proxy passes; an answer that cannot be read will not be read next time either.
+        self._unreadable += isinstance(error, ProtocolError)
+        is_over = self._now() - self._failing_since >= self._pace.give_up_s or self._unreadable >= _UNREADABLE_TRIES
+        if is_over or not is_passing(error):
             self.fail(error)
 
     async def _pause(self) -> bool:
@@ -157,12 +178,19 @@ class PromptFollower:
                         self._wake.set()
                 if getattr(message, "prompt_id", None) is not None:
                     self._quiet_since = self._now()
+                    self._still_since = None
                 self._on_message(message)
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener])
+
+    async def _listen_anew(self) -> None:
+        logger.info("%s: the websocket is silent; opening another", self._client.origin)
+        self._connected = False
+        await self._stop_listening()
+        self._listener = asyncio.create_task(self._listen())
 
     async def _look(self, *, is_silent: bool) -> None:
         """Ask for what has ended, or may have. ComfyUI runs one prompt at a time in the order of its queue."""
@@ -178,10 +206,7 @@ class PromptFollower:
                 return
             if is_silent and self._connected and prompt_id not in self._told:
                 # The socket is open and said nothing of this end. A new one may hear again.
-                logger.info("%s: the websocket is silent; opening another", self._client.origin)
-                self._connected = False
-                await self._stop_listening()
-                self._listener = asyncio.create_task(self._listen())
+                await self._listen_anew()
             self._settle(prompt_id, entry)
 
     async def _look_at_told(self) -> None:
@@ -212,23 +237,41 @@ class PromptFollower:
             # What leaves the queue is in the history by then.
             entry = await self._history(prompt_id)
             self._settle(prompt_id, entry or self._gone())
-        self._check_stall(running, pending)
+        if self._open:
+            await self._check_computing(running, pending)
 
-    def _check_stall(self, running: list[str], pending: list[str]) -> None:
-        """Fail where ComfyUI takes prompts and runs none: its thread that computes has died.
-
-        Seen after two prompts with one number, and possible with any node that kills the thread. Told from the moment
-        between two prompts by looking twice.
-        """
-        is_stalled = not running and not self._open.keys().isdisjoint(pending)
-        if is_stalled and self._stalled:
+    async def _check_computing(self, running: list[str], pending: list[str]) -> None:
+        """Fail where ComfyUI computes no more; the module's text says how that is known."""
+        runs_none = not running and not self._open.keys().isdisjoint(pending)
+        if await self._client.compute_thread_lives() is False or (runs_none and self._runs_none):
             self.fail(
-                TransportError(
-                    f"ComfyUI at {self._client.origin} accepts workflows and computes none of them: its thread that "
-                    "computes has died, and its log says why. Restart it."
+                ComputingStopped(
+                    f"ComfyUI at {self._client.origin} answers, and computes no more: its thread that computes has "
+                    "ended. A node that calls exit() does that; ComfyUI's log may say more. Restart ComfyUI."
                 )
             )
-        self._stalled = is_stalled
+        self._runs_none = runs_none
+        if self._pace.stall_s is not None:
+            await self._check_stall(running, self._pace.stall_s)
+
+    async def _check_stall(self, running: list[str], stall_s: float) -> None:
+        if not self._connected or self._open.keys().isdisjoint(running):
+            self._still_since, self._asked_anew = None, False
+            return
+        if self._still_since is None:
+            self._still_since, self._asked_anew = self._now(), False
+        still_s = self._now() - self._still_since
+        if still_s >= stall_s:
+            self.fail(
+                ComputingStopped(
+                    f"The prompt that runs in ComfyUI at {self._client.origin} has given no sign of life for "
+                    f"{still_s:,.0f} s, and is taken to hang. If a node of yours takes longer without telling its "
+                    "progress, raise the limit (WORKER_STALL_S)."
+                )
+            )
+        elif still_s >= stall_s / 2 and not self._asked_anew:
+            self._asked_anew = True
+            await self._listen_anew()
 
     def _gone(self) -> RunpodComfyError:
         if self._was_lost or not self._connected:

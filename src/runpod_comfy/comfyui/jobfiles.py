@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from runpod_comfy.comfyui.folders import Folders
     from runpod_comfy.comfyui.outputs import FileRef
@@ -76,12 +77,13 @@ class JobFiles:
         """Remember files that the run made."""
         self._reported.update(refs)
 
-    async def remove(self) -> None:
-        """Remove everything that the run made."""
-        if self.folders is not None:
-            reported = [ref for ref in self._reported if self.subfolder_of(ref) == ref.subfolder]
-            not_before = self._begun_at - _CLOCK_SLACK_S
-            await asyncio.to_thread(self.folders.remove, self._folder, reported, not_before=not_before)
+    async def remove(self) -> set[Path]:
+        """Remove everything that the run made; return the folders that it made it in, besides the job's own."""
+        if self.folders is None:
+            return set()
+        reported = [ref for ref in self._reported if self.subfolder_of(ref) == ref.subfolder]
+        not_before = self._begun_at - _CLOCK_SLACK_S
+        return await asyncio.to_thread(self.folders.remove, self._folder, reported, not_before=not_before)
 
 
 def with_fresh_saves(graph: dict[str, Any], node_ids: Iterable[str], suffix: str) -> dict[str, Any]:

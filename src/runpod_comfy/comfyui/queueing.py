@@ -23,7 +23,7 @@ __all__ = ["Batch", "PromptQueue", "Queued"]
 
 logger = logging.getLogger(__name__)
 
-_LEAVING_CHECKS_S = 0.05
+_LEAVING_CHECKS_S, _LONGEST_PAUSE_S = 0.05, 2.0
 
 
 @dataclass(slots=True)
@@ -118,10 +118,10 @@ class PromptQueue:
         return entry
 
     async def withdraw(self, *, wait: bool) -> None:
-        """Take back what waits, and interrupt what runs and is ours.
+        """Take back what waits, and interrupt what runs and is ours; to be called again where that could not be done.
 
         Args:
-            wait: Until it has left.
+            wait: Until it has left. A node looks for an interruption when it likes, and many never do.
 
         Raises:
             RunpodComfyError: ComfyUI does not answer.
@@ -131,8 +131,10 @@ class PromptQueue:
         running, _ = await self._client.queue()
         for prompt_id in self._open.intersection(running):
             await self._client.interrupt(prompt_id)
+        pause_s = _LEAVING_CHECKS_S
         while wait and self._open.intersection(running):
-            await asyncio.sleep(_LEAVING_CHECKS_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.2)
             running, _ = await self._client.queue()
         self._ended |= self._open
         self._open.clear()

@@ -15,43 +15,44 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.comfyui.catalog import NodeCatalog
 from runpod_comfy.comfyui.delivery import Delivery
+from runpod_comfy.comfyui.failures import ComputingStopped
 from runpod_comfy.comfyui.fetch import Fetcher
-from runpod_comfy.comfyui.follow import PromptFollower
+from runpod_comfy.comfyui.follow import FollowPace, PromptFollower
 from runpod_comfy.comfyui.inputs import localised_graph
 from runpod_comfy.comfyui.jobfiles import JobFiles, with_metadata
 from runpod_comfy.comfyui.progress import ProgressThrottle
 from runpod_comfy.comfyui.queueing import Batch, PromptQueue
 from runpod_comfy.comfyui.shelf import InputShelf
-from runpod_comfy.errors import JobFailed, RunpodComfyError
+from runpod_comfy.errors import JobFailed, RunpodComfyError, TransportError
 from runpod_comfy.events import Progress
 from runpod_comfy.workflow.editor import editor_workflow
 from runpod_comfy.workflow.graph import Graph
 from runpod_comfy.workflow.seeds import draw_seeds, with_seed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from runpod_comfy.comfyui.client import ComfyUIClient
     from runpod_comfy.comfyui.folders import Folders
-    from runpod_comfy.comfyui.follow import FollowPace
     from runpod_comfy.comfyui.queueing import Queued
     from runpod_comfy.events import Event
     from runpod_comfy.submission import Submission
 
-__all__ = ["STOP_WITHIN_S", "Site", "run_batches"]
+__all__ = ["Site", "all_stopped", "run_batches"]
 
 logger = logging.getLogger(__name__)
 
-STOP_WITHIN_S = 4.0
-"""How long a run that is given up may take to clean up after itself."""
-
 _CHANNEL_EVENTS = 4
+_TRIES, _ASK_AGAIN_S = 30, 2.0
+_LONGEST_NODE_S = 4 * 3600.0
 _stopping: set[asyncio.Task[None]] = set()  # a task without a reference may vanish before it is done
 
 
@@ -65,12 +66,16 @@ class Site:
         folders: ComfyUI's folders, or None where they cannot be reached; files stay there then.
         largest_bytes: A larger output is not fetched, and fails the run once all the rest is delivered; None fetches
             any.
+        emptied: Folders below the output folder that files of runs were removed from, which may be empty now.
+        stay: Keeps the client that a run was given usable, also after the run, for as long as the context lasts.
     """
 
     shelf: InputShelf
     catalog: NodeCatalog = field(default_factory=NodeCatalog)
     folders: Folders | None = None
     largest_bytes: int | None = None
+    emptied: set[Path] = field(default_factory=set)
+    stay: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
 
 
 async def run_batches(
@@ -85,8 +90,9 @@ async def run_batches(
 ) -> AsyncGenerator[Event]:
     """Run a submission's batches and yield what happens; the outputs come strictly batch by batch, in node order.
 
-    Closed or cancelled, it takes its waiting prompts off the queue and interrupts its running one, and no other's,
-    within ``STOP_WITHIN_S``.
+    Closed or cancelled, it takes its waiting prompts off the queue and interrupts its running one, and no other's, and
+    with a ``site`` removes what it made; in all within ``pace.stop_s``. A node that does not let itself be interrupted
+    computes on: what is to be removed then is removed when it has ended, by a task that :func:`all_stopped` waits for.
 
     Args:
         client: The server. Several runs may share it.
@@ -106,6 +112,7 @@ async def run_batches(
         ApiError: Something in front of ComfyUI refuses the requests.
         ProtocolError: What answers is not ComfyUI.
     """
+    pace = pace or FollowPace()
     run = _Run(client.sibling(), submission, rng=rng or random.SystemRandom(), pace=pace, site=site)
     main = asyncio.create_task(run.main(input_dir, death))
     try:
@@ -113,11 +120,22 @@ async def run_batches(
             async for event in events:
                 yield event
     finally:
-        stop = asyncio.create_task(run.stop(main))
-        _stopping.add(stop)
-        stop.add_done_callback(_stopping.discard)
         # Shielded: who cancels twice must not leave prompts behind.
-        await asyncio.shield(stop)
+        await asyncio.shield(_in_the_background(run.stop(main)))
+
+
+async def all_stopped() -> None:
+    """Wait until runs that were given up on this loop have cleaned up after themselves, however long that takes."""
+    loop = asyncio.get_running_loop()
+    while left := [task for task in _stopping if task.get_loop() is loop]:
+        await asyncio.wait(left)
+
+
+def _in_the_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.create_task(work)
+    _stopping.add(task)
+    task.add_done_callback(_stopping.discard)
+    return task
 
 
 class _Run:
@@ -127,10 +145,11 @@ class _Run:
         submission: Submission,
         *,
         rng: random.Random,
-        pace: FollowPace | None,
+        pace: FollowPace,
         site: Site | None,
     ) -> None:
         self._client = client
+        self._pace = pace
         self._submission = submission
         self._site = site
         self._seeds = _seeds(submission, rng)
@@ -196,28 +215,84 @@ class _Run:
 
     async def stop(self, main: asyncio.Task[None]) -> None:
         """Leave nothing of this run behind in ComfyUI."""
+        async with AsyncExitStack() as stay:
+            if self._site is not None:
+                await stay.enter_async_context(self._site.stay())
+            if await self._is_stopped_in_time(main) or self._site is None:
+                await self._remove_files()
+            else:
+                _in_the_background(self._clean_up_later(stay.pop_all()))
+
+    async def _is_stopped_in_time(self, main: asyncio.Task[None]) -> bool:
+        """End the run, and return whether nothing of it computes any more."""
         self._prompts.close()
         main.cancel()
         try:
-            async with asyncio.timeout(STOP_WITHIN_S):
+            async with asyncio.timeout(self._pace.stop_s):
                 await asyncio.wait([main])
                 if self._queueing is not None:
                     # A prompt that is on its way must have arrived to be taken back.
                     await asyncio.wait([self._queueing])
-                if not self._prompts.is_clear:
-                    await self._prompts.withdraw(wait=self._site is not None)
-                if self._site is not None:
-                    await self._note_undelivered()
-                    await self._prompts.forget()
+                failure = None if main.cancelled() else main.exception()
+                await self._take_back(wait=not isinstance(failure, ComputingStopped))
         except TimeoutError:
-            logger.warning("%s did not answer while a run was given up; its prompts may stay", self._client.origin)
+            logger.warning("%s still computes for a run that was given up", self._client.origin)
+            return False
         except RunpodComfyError as exc:
             logger.warning("a run was given up, and its prompts may stay in ComfyUI's queue: %s", exc)
         finally:
             if self._queueing is not None:
                 self._queueing.cancel()
             await self._inputs.aclose()
-            await self._files.remove()
+        return True
+
+    async def _take_back(self, *, wait: bool) -> None:
+        """Take the prompts back, and learn what they made.
+
+        Args:
+            wait: Until they have ended, where there is something to be removed then.
+        """
+        if not self._prompts.is_clear:
+            await self._prompts.withdraw(wait=wait and self._site is not None)
+        if self._site is not None:
+            await self._note_undelivered()
+            await self._prompts.forget()
+
+    async def _clean_up_later(self, stay: AsyncExitStack) -> None:
+        """Remove what the run made once its prompt has ended, which took longer than anybody waits."""
+        async with stay:
+            try:
+                async with asyncio.timeout(_LONGEST_NODE_S):
+                    await self._take_back_at_last()
+            except (TimeoutError, RunpodComfyError) as exc:
+                logger.warning("what a run made is removed, though its prompt may not have ended: %s", exc)
+            finally:
+                await self._remove_files()
+
+    async def _remove_files(self) -> None:
+        """Remove what the run made, and the folders that are empty then, once nothing computes.
+
+        A node that saves makes its folder a moment before its file.
+        """
+        emptied = await self._files.remove()
+        if self._site is None or self._site.folders is None:
+            return
+        self._site.emptied.update(emptied)
+        with suppress(RunpodComfyError):
+            if self._site.emptied and await self._client.queue() == ([], []):
+                self._site.folders.remove_empty(self._site.emptied)
+                self._site.emptied.clear()
+
+    async def _take_back_at_last(self) -> None:
+        """Take the prompts back from a server that may be too busy to answer, unless it is gone."""
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                return await self._take_back(wait=True)
+            except TransportError:
+                if not tries_left:
+                    raise
+            await asyncio.sleep(_ASK_AGAIN_S)
+        return None
 
     async def _note_undelivered(self) -> None:
         """Learn what prompts made that nobody waited for any more; they end in their order."""

@@ -2,7 +2,8 @@
 
 Runs overlap, since the next job's images go up while the present one computes. Two jobs with the same folder and the
 same images share them. Two with the same name and other images (``input.png`` is what many clients send) follow one
-another, or one would compute with the other's photo.
+another, or one would compute with the other's photo. That holds within a process. Between processes, claims keep a
+folder of images that another needs; images of other content under one name would still meet.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runpod_comfy.comfyui.claims import Claims
+from runpod_comfy.comfyui.folders import remove_empty
 from runpod_comfy.errors import InputError
+from runpod_comfy.media.inputs import OWN_SUBFOLDERS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from runpod_comfy.comfyui.client import ComfyUIClient
     from runpod_comfy.comfyui.folders import Folders
@@ -37,6 +41,7 @@ class _Place:
     content: frozenset[tuple[str, str]]
     users: int = 0
     written: set[Path] = field(default_factory=set)
+    claimed: Path | None = None
 
 
 class InputShelf:
@@ -50,6 +55,7 @@ class InputShelf:
         self._folders = folders
         self._places: dict[tuple[str, str], _Place] = {}
         self._changed = asyncio.Event()
+        self._claims = Claims()
 
     @asynccontextmanager
     async def hold(self, client: ComfyUIClient, images: Iterable[InputImage]) -> AsyncIterator[None]:
@@ -91,22 +97,33 @@ class InputShelf:
 
     async def _write(self, path: Path, image: InputImage) -> None:
         place = self._places[_key(image)]
-
-        def note(writing: asyncio.Future[bool]) -> None:
-            if writing.cancelled() or writing.exception() or not writing.result():
-                return
-            if place.users:
-                place.written.add(path)
-            else:
-                self._remove({path})
-
         # A thread is not cancelled: what it has written must be known though nobody waits for it any more.
-        writing = asyncio.ensure_future(asyncio.to_thread(_write, path, image.data))
-        writing.add_done_callback(note)
+        writing = asyncio.ensure_future(self._written(path, image, place))
         try:
             await asyncio.shield(writing)
         except OSError as exc:
             raise InputError(f"The image {image.name!r} cannot be written to ComfyUI's input folder: {exc}.") from exc
+
+    async def _written(self, path: Path, image: InputImage, place: _Place) -> None:
+        with self._claimed(path.parent if image.subfolder else None) as folder:
+            if await asyncio.to_thread(_write, path, image.data) or image.subfolder.startswith(OWN_SUBFOLDERS):
+                place.written.add(path)
+            if not place.users:
+                self._remove(place)
+            elif folder is not None and place.claimed is None:
+                place.claimed = folder
+                self._claims.take(folder)
+
+    @contextmanager
+    def _claimed(self, folder: Path | None) -> Iterator[Path | None]:
+        if folder is None:  # the input folder itself, where other people's images are
+            yield None
+            return
+        self._claims.take(folder)
+        try:
+            yield folder
+        finally:
+            self._claims.drop(folder)
 
     async def _release(self, keys: Iterable[tuple[str, str]]) -> None:
         for key in keys:
@@ -115,16 +132,22 @@ class InputShelf:
             if place.users == 0:
                 del self._places[key]
                 # On the loop, since the next run may want the place at once; it is a few unlinks.
-                self._remove(place.written)
+                self._remove(place)
         self._changed.set()
 
-    def _remove(self, paths: set[Path]) -> None:
-        for path in paths:
-            with suppress(OSError):
-                path.unlink()
-        if self._folders is not None:
-            for folder in {path.parent for path in paths}:
-                _remove_empty(folder, self._folders.input)
+    def _remove(self, place: _Place) -> None:
+        """Remove what a place holds, unless another process needs it, whose business that is then."""
+        paths, place.written = place.written, set()
+        for folder in {path.parent for path in paths}:
+            with self._claims.alone(folder) as is_alone:
+                for path in paths if is_alone else ():
+                    with suppress(OSError):
+                        path.unlink()
+                if is_alone and self._folders is not None:
+                    remove_empty(folder, self._folders.input)
+        if place.claimed is not None:
+            self._claims.drop(place.claimed)
+            place.claimed = None
 
 
 def _places(images: Iterable[InputImage]) -> dict[tuple[str, str], frozenset[tuple[str, str]]]:
@@ -143,7 +166,6 @@ def _write(path: Path, data: bytes) -> bool:
     with suppress(OSError):
         if path.stat().st_size == len(data) and path.read_bytes() == data:
             return False
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Under a name that nodes that list the folder do not take for an image.
     descriptor, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
     try:
@@ -155,13 +177,3 @@ def _write(path: Path, data: bytes) -> bool:
         Path(part).unlink(missing_ok=True)
         raise
     return True
-
-
-def _remove_empty(folder: Path, root: Path) -> None:
-    """Remove a folder and those above it that are empty then, up to the root."""
-    while folder != root and folder.is_relative_to(root):
-        try:
-            folder.rmdir()
-        except OSError:  # something else is in it, or it is gone
-            return
-        folder = folder.parent

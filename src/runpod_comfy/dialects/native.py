@@ -329,10 +329,11 @@ class NativeReader:
         self, item: dict[str, Any], data_key: str, lifted: Lifted, origin: Origin, *, ours: bool
     ) -> OutputFile | None:
         name = _text(item.get("name"))
-        data = b""
+        data = None
         with suppress(ValueError):
             data = lifted.decode(item.get(data_key))
-        if name is None or not data:
+        # A file may be empty, where a hash says that it was so from the start.
+        if name is None or data is None or not (data or isinstance(item.get("sha256"), str)):
             self.lost.append(f"{name or 'an output'} arrived damaged")
             return None
         if not self._is_whole(item, data, name, ours=ours):

@@ -73,8 +73,9 @@ def parse_request(body: object) -> Submission:
     if not isinstance(body, dict):
         raise InputError(f"The job's input is {_kind(body)}; it takes an object with the key 'workflow'.")
     batch_count = _batch_count(body.get("batch_count", 1))
-    # Who asks for several batches and says nothing of seeds does not want the same images again.
-    randomize_seed = body.get("randomize_seed", batch_count > 1)
+    # Who asks for several batches and says nothing of seeds does not want the same images again; who names seeds
+    # wants them.
+    randomize_seed = body.get("randomize_seed", batch_count > 1 or body.get("seeds") is not None)
     if not isinstance(randomize_seed, bool):
         raise InputError(f"'randomize_seed' is {_kind(randomize_seed)}; it takes true or false.")
     return Submission(

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import mimetypes
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.dialects.names import DistinctNames, plain_name
 from runpod_comfy.dialects.native import RemoteError
-from runpod_comfy.dialects.worker_comfyui_request import MARK, Layout
+from runpod_comfy.dialects.worker_comfyui_request import MARK, Layout, base_name
 from runpod_comfy.events import BatchFinished, OutputReady
 from runpod_comfy.media.formats import media_type_of
 from runpod_comfy.media.wire import from_base64
@@ -161,11 +162,10 @@ class WorkerComfyuiReader:
         if type_ == "s3_url":
             self.uses_bucket = True
             return replace(part, url=data)
-        try:
-            decoded = from_base64(data, allow_data_uri=True) if type_ == "base64" else b""
-        except ValueError:
-            decoded = b""
-        if not decoded:
+        decoded = None
+        with suppress(ValueError):
+            decoded = from_base64(data, allow_data_uri=True) if type_ == "base64" else None
+        if decoded is None:
             self.problems.append(f"{part.name} arrived damaged")
             return None
         return replace(part, data=decoded)
@@ -178,9 +178,13 @@ class WorkerComfyuiReader:
             node_id, prefix = self.layout.savers[number] if number < len(self.layout.savers) else (None, "")
             return _Part(name, _folder(prefix), node_id, None if mark[1] == "s" else int(mark[1]))
         batch = 0 if len(self.layout.seeds) == 1 else None
-        ours = [each for each in self.layout.savers if filename.startswith(f"{PurePosixPath(each[1]).name}_")]
-        node_id, prefix = max(ours, key=lambda each: len(PurePosixPath(each[1]).name), default=(None, ""))
-        return _Part(filename, _folder(prefix), node_id, batch)
+        ours = [each for each in self.layout.savers if filename.startswith(f"{base_name(each[1])}_")]
+        longest = max((len(base_name(prefix)) for _, prefix in ours), default=0)
+        match [each for each in ours if len(base_name(each[1])) == longest]:
+            case [(node_id, prefix)]:
+                return _Part(filename, _folder(prefix), node_id, batch)
+        # Two nodes save under one name, in a request that was not made for this worker: better none than the wrong one.
+        return _Part(filename, None, None, batch)
 
     def _in_order(self, parts: Sequence[_Part]) -> Iterator[Heard]:
         """Yield batch by batch, as other workers do; what all batches share belongs to each of them."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.errors import TemplateError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MARK",
     "Layout",
+    "base_name",
     "encode_request",
     "layout_of_first_batch",
     "refuse_directories",
@@ -155,6 +157,11 @@ def why_not_unrolled(workflow: Mapping[str, Any]) -> str | None:
     return None
 
 
+def base_name(prefix: str) -> str:
+    """Return what names of files begin with that are saved under this prefix."""
+    return PurePosixPath(prefix.replace("\\", "/")).name
+
+
 def _unrolled(workflow: dict[str, Any], submission: Submission) -> Unrolled:
     if submission.batch_count > 1 and submission.seeds:
         return unroll(workflow, submission.seeds)
@@ -173,16 +180,22 @@ def _titles(workflow: dict[str, Any]) -> dict[str, str]:
 
 
 def _marked(unrolled: Unrolled, batch_count: int) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-    """Give each node that saves a prefix that tells batch and node; one batch needs no marks."""
+    """Give each node that saves a prefix that tells batch and node.
+
+    One batch needs no marks, unless two of its nodes save under one name.
+    """
     savers: dict[str, tuple[int, str]] = {}
     graph = dict(unrolled.graph)
-    for node_id, copy in unrolled.copies.items():
-        node = graph[node_id]
-        prefix = node["inputs"].get("filename_prefix")
-        if not isinstance(prefix, str):
-            continue
+    prefixes = {
+        node_id: prefix
+        for node_id in unrolled.copies
+        if isinstance(prefix := graph[node_id]["inputs"].get("filename_prefix"), str)
+    }
+    are_needed = batch_count > 1 or len({base_name(each) for each in prefixes.values()}) < len(prefixes)
+    for node_id, prefix in prefixes.items():
+        node, copy = graph[node_id], unrolled.copies[node_id]
         number, _ = savers.setdefault(copy.node_id, (len(savers), prefix))
-        if batch_count > 1:
+        if are_needed:
             batch = "s" if copy.batch is None else copy.batch
             graph[node_id] = {**node, "inputs": {**node["inputs"], "filename_prefix": f"{prefix}-rcc{batch}x{number}"}}
     return graph, tuple((node_id, prefix) for node_id, (_, prefix) in savers.items())

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["cut_piece", "parse_message", "parse_request"]
 
 _MIB: Final = 1024 * 1024
+_WRITTEN_LEVELS: Final = 250
 
 
 def parse_request(body: bytes, config: EndpointConfig, *, sync: bool) -> Request:
@@ -34,6 +35,8 @@ def parse_request(body: bytes, config: EndpointConfig, *, sync: bool) -> Request
     if not isinstance(request, dict) or not isinstance(request.get("input"), dict):
         raise _bad_request('the body must be an object with the key "input", which must be an object', config)
     for_worker = {key: request[key] for key in ("input", "s3Config", "webhook") if request.get(key) is not None}
+    if not _can_be_sent_on(for_worker, body):
+        raise _bad_request("the body is nested too deeply", config)
     return Request(for_worker=for_worker, policy=_parse_policy(request.get("policy"), config))
 
 
@@ -76,7 +79,18 @@ def parse_message(body: bytes) -> dict[str, Any] | None:
         message = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    return message if isinstance(message, dict) else None
+    return message if isinstance(message, dict) and _can_be_sent_on(message, body) else None
+
+
+def _can_be_sent_on(message: dict[str, Any], body: bytes) -> bool:
+    """Whether this JSON can be written again: of what orjson reads, it writes no more than 254 levels."""
+    if body.count(b"[") + body.count(b"{") <= _WRITTEN_LEVELS:
+        return True
+    try:
+        orjson.dumps([message])
+    except TypeError:
+        return False
+    return True
 
 
 def cut_piece(output_json: bytes, limit_bytes: int) -> list[bytes]:

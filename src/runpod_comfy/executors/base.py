@@ -28,7 +28,7 @@ from runpod_comfy.results import Timings, WorkflowOutputImage
 from runpod_comfy.submission import batches_needed, build_submission
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 
     from runpod_comfy.events import Event
     from runpod_comfy.executors.request import WorkflowRequest
@@ -178,6 +178,20 @@ class WorkflowExecutor(ABC):
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=_loop.CLEANUP_S)
         await self._close()
+
+    async def _while_open(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do work that :meth:`close` ends."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - on the background loop there is one
+        self._under_way.add(task)
+        try:
+            return await work
+        except asyncio.CancelledError as exc:
+            if task in self._ended_by_close:
+                raise JobCancelled("The executor was closed while this was under way.") from exc
+            raise
+        finally:
+            self._under_way.discard(task)
 
     async def _close(self) -> None:  # noqa: B027 - most subclasses hold nothing
         """Let go of what the subclass holds."""

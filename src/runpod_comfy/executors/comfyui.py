@@ -105,11 +105,11 @@ class ComfyServerWorkflowExecutor(WorkflowExecutor):
         Raises:
             RunpodComfyError: It does not answer, or is not ComfyUI.
         """
-        return _loop.run_sync(lambda: self._describe(object_info))
+        return _loop.run_sync(lambda: self._while_open(self._describe(object_info)))
 
     def describe_async(self, *, object_info: bool = True) -> asyncio.Future[PlaceDescription]:
         """Return a future of what :meth:`describe` returns."""
-        return _loop.run_async(lambda: self._describe(object_info))
+        return _loop.run_async(lambda: self._while_open(self._describe(object_info)))
 
     async def _describe(self, object_info: bool) -> PlaceDescription:  # noqa: FBT001 - private
         client = ComfyUIClient(self.url, session=await self._session(), headers=self._headers)

@@ -6,7 +6,8 @@ Only the far ends are local. Without a ComfyUI, pictures are labelled proofs of 
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import asyncio
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
 from runpod_comfy import _loop
@@ -15,6 +16,8 @@ from runpod_comfy.serverless.connect import connect
 from runpod_comfy.settings import EndpointSettings, comfyui_url
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from runpod_comfy.emulator.api import EmulatorServer
     from runpod_comfy.emulator.comfyui import ComfyUIStandIn
     from runpod_comfy.emulator.jobs import JobStatus
@@ -25,6 +28,8 @@ __all__ = ["LOCAL_API_KEY", "LOCAL_ENDPOINT_ID", "LocalRunpod", "LocalWorkflowEx
 
 LOCAL_ENDPOINT_ID = "local"
 LOCAL_API_KEY = "local-emulator-key"
+
+_CLEANUP_S = 4.5  # a shared resource has `_loop.CLEANUP_S` to close
 
 
 class LocalRunpod:
@@ -72,7 +77,7 @@ class LocalRunpod:
         from runpod_comfy.emulator.inprocess import InProcessWorker  # noqa: PLC0415 - likewise
         from runpod_comfy.emulator.jobs import EndpointConfig  # noqa: PLC0415 - likewise
         from runpod_comfy.emulator.platform import Platform  # noqa: PLC0415 - likewise
-        from runpod_comfy.worker.handler import make_handler  # noqa: PLC0415 - likewise
+        from runpod_comfy.worker.handler import all_ended, make_handler  # noqa: PLC0415 - likewise
 
         async with AsyncExitStack() as starting:
             url = self._comfyui_url
@@ -81,17 +86,17 @@ class LocalRunpod:
 
                 stand_in = await starting.enter_async_context(ComfyUIStandIn())
                 self.comfyui, url = stand_in, stand_in.url
+            starting.push_async_callback(_within, _CLEANUP_S, all_ended)
             platform = Platform(EndpointConfig(endpoint_id=LOCAL_ENDPOINT_ID))
             self.server = await starting.enter_async_context(EmulatorServer(platform, host=self._host, port=self._port))
+            handler = make_handler(comfyui_url=url)
             for number in range(self._workers):
-                worker = InProcessWorker(
-                    platform, LOCAL_ENDPOINT_ID, make_handler(comfyui_url=url), worker_id=f"local-{number}"
-                )
+                worker = InProcessWorker(platform, LOCAL_ENDPOINT_ID, handler, worker_id=f"local-{number}")
                 await starting.enter_async_context(worker)
             self._exits = starting.pop_all()
 
     async def stop(self) -> None:
-        """Stop everything that was started."""
+        """Stop everything that was started, once jobs under way have cleaned up after themselves."""
         await self._exits.aclose()
 
     async def __aenter__(self) -> Self:
@@ -100,6 +105,12 @@ class LocalRunpod:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
+
+
+async def _within(limit_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await work()
 
 
 class LocalWorkflowExecutor(RunpodComfyWorkflowExecutor):

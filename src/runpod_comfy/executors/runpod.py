@@ -23,7 +23,7 @@ from runpod_comfy.executors.shelf import Shelf
 from runpod_comfy.executors.slots import bodies, estimated_body_bytes
 from runpod_comfy.serverless.connect import connect
 from runpod_comfy.serverless.pacing import PUBLISHED_LIMITS
-from runpod_comfy.settings import EndpointSettings, ledger_path
+from runpod_comfy.settings import EndpointSettings, endpoint_target, ledger_path
 
 if TYPE_CHECKING:
     import os
@@ -105,7 +105,7 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         return f"{type(self).__name__}(endpoint={self.endpoint_id!r}, batch_size={self.batch_size})"
 
     def _target(self) -> str | None:
-        return self.endpoint_id
+        return endpoint_target(self.endpoint_id, self._settings.base_url)
 
     @request_method(workflow_request)
     def start_workflow(self, request: WorkflowRequest) -> WorkflowHandle:
@@ -175,13 +175,13 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
             ProtocolError: The endpoint runs another worker than this project's.
             JobError: The worker could not answer, or (WaitTimeout) not in time.
         """
-        return _loop.run_sync(lambda: self._describe(object_info, timeout))
+        return _loop.run_sync(lambda: self._while_open(self._describe(object_info, timeout)))
 
     def describe_async(
         self, *, object_info: bool = True, timeout: float = DESCRIBE_TIMEOUT_S
     ) -> asyncio.Future[PlaceDescription]:
         """Return a future of what :meth:`describe` returns. Cancelling the future cancels the job."""
-        return _loop.run_async(lambda: self._describe(object_info, timeout))
+        return _loop.run_async(lambda: self._while_open(self._describe(object_info, timeout)))
 
     async def _describe(self, object_info: bool, timeout_s: float) -> PlaceDescription:  # noqa: FBT001 - private
         link = await self._connect()

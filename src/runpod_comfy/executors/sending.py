@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -63,13 +63,16 @@ def pack(submission: Submission, *, timeout_s: float | None, worker: WorkerKind 
 
     Args:
         submission: What to run.
-        timeout_s: Where given, RunPod is told to end the job after so many seconds too (``policy``).
+        timeout_s: Where given, RunPod is told to end the job after so many seconds too (``policy``), and so is the
+            worker: whether RunPod tells a worker of a job that it has ended is unconfirmed.
         worker: Who gets it, or None where that is not known.
 
     Raises:
         PayloadTooLarge: It is over RunPod's limits.
         TemplateError: That worker cannot give a variable that the template used.
     """
+    if timeout_s is not None:
+        submission = replace(submission, timeout_s=timeout_s)
     job_input, layout = encode_request(submission, worker)
     request: dict[str, Any] = {"input": job_input}
     if timeout_s is not None:

@@ -37,7 +37,19 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-__all__ = ["EncodedImage", "ImageSource", "InputImage", "check_picture", "encode_image", "encode_images", "name_images"]
+__all__ = [
+    "OWN_SUBFOLDERS",
+    "EncodedImage",
+    "ImageSource",
+    "InputImage",
+    "check_picture",
+    "encode_image",
+    "encode_images",
+    "name_images",
+]
+
+OWN_SUBFOLDERS = "rcc-"
+"""What names of folders begin with that are made of their images' content; nobody but this project makes such."""
 
 ImageSource: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview"
 
@@ -199,7 +211,7 @@ def name_images(encoded: Sequence[EncodedImage]) -> tuple[InputImage, ...]:
     content = hashlib.sha256()
     for name, image in zip(names, encoded, strict=True):
         content.update(f"{name} ".encode() + image.sha256)
-    subfolder = f"rcc-{content.hexdigest()[:16]}"
+    subfolder = f"{OWN_SUBFOLDERS}{content.hexdigest()[:16]}"
     return tuple(
         InputImage(name, image.data, image.media_type, subfolder) for name, image in zip(names, encoded, strict=True)
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.bucket import BucketSettings
+from runpod_comfy.comfyui.follow import FollowPace
 from runpod_comfy.errors import ConfigurationError, RunpodComfyError
 from runpod_comfy.settings import WorkerSettings
 from runpod_comfy.worker.handler import native_handler
@@ -70,6 +71,7 @@ def _machine(
     return Machine(
         link=ComfyUILink(settings.comfyui_url, comfyui_dir=settings.comfyui_dir, largest_bytes=MAX_KEPT_BYTES),
         keeper=server,
+        pace=FollowPace(stall_s=settings.stall_s),
         open_store=store_opener(bucket, public_only=settings.input_urls != "any"),
         refresh=refresh,
         max_answer_bytes=MAX_ANSWER_BYTES if settings.aggregate else None,

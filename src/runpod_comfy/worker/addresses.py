@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["PublicSockets", "check_public_host", "is_public"]
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that is assigned of IPv6; `is_global` knows exceptions alone
 
 
 def is_public(address: str) -> bool:
@@ -33,6 +34,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(str(inner))
+        if ip not in _GLOBAL_UNICAST:  # among others ::7f00:1, which some systems take for 127.0.0.1
+            return False
     return ip.is_global and not ip.is_multicast
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from runpod_comfy.comfyui.runner import all_stopped
 from runpod_comfy.worker.job import MAX_OUTPUT_BYTES, Job
 from runpod_comfy.worker.link import ComfyUILink
 from runpod_comfy.worker.machine import Machine
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from runpod_comfy.worker.job import Piece
     from runpod_comfy.worker.surroundings import Keeper, OpenStore
 
-__all__ = ["MAX_OUTPUT_BYTES", "Handler", "make_handler", "native_handler"]
+__all__ = ["MAX_OUTPUT_BYTES", "Handler", "all_ended", "make_handler", "native_handler"]
 
 _PIECES_AHEAD = 8
 
@@ -92,6 +93,14 @@ def native_handler(machine: Machine) -> Handler:
                 own_task.remove_done_callback(give_up)
 
     return handler
+
+
+async def all_ended() -> None:
+    """Wait until jobs on this loop whose handlers have ended, or were given up, have cleaned up after themselves."""
+    loop = asyncio.get_running_loop()
+    while left := [task for task in _running if task.get_loop() is loop]:
+        await asyncio.wait(left)
+    await all_stopped()
 
 
 _running: set[asyncio.Task[None]] = set()  # a task without a reference may vanish before it is done

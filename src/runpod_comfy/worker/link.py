@@ -76,7 +76,9 @@ class ComfyUILink:
         async with mine.finding:
             if mine.site is None:
                 folders = await find_folders(client, comfyui_dir=self._comfyui_dir)
-                mine.site = Site(shelf=InputShelf(folders), folders=folders, largest_bytes=self._largest_bytes)
+                mine.site = Site(
+                    shelf=InputShelf(folders), folders=folders, largest_bytes=self._largest_bytes, stay=self.borrow
+                )
             return mine.site
 
     def input_dir(self, site: Site) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from runpod_comfy.comfyui.failures import ComputingStopped
 from runpod_comfy.comfyui.runner import run_batches
 from runpod_comfy.dialects.native_request import input_urls_of, parse_request
 from runpod_comfy.errors import JobFailed, RunpodComfyError, TransportError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from runpod_comfy.comfyui.follow import FollowPace
     from runpod_comfy.events import Event
     from runpod_comfy.settings import InputUrls
     from runpod_comfy.submission import Submission
@@ -30,7 +32,7 @@ __all__ = ["Machine"]
 
 logger = logging.getLogger(__name__)
 
-_DEATH_KNOWN_WITHIN_S = 2.0
+_DEATH_KNOWN_WITHIN_S, _ANSWERS_WITHIN_S = 2.0, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class Machine:
     Attributes:
         link: The way to ComfyUI.
         keeper: Who watches ComfyUI's process; None takes a server that does not answer for lost.
+        pace: How patient to be with ComfyUI.
         open_store: Where outputs go instead of the answer; None leaves them there.
         refresh: Called when ComfyUI cannot be used any more: asks RunPod for a fresh worker.
         max_answer_bytes: How large an answer's pieces together may be as JSON, where RunPod repeats them in
@@ -51,6 +54,7 @@ class Machine:
 
     link: ComfyUILink
     keeper: Keeper | None = None
+    pace: FollowPace | None = None
     open_store: OpenStore | None = None
     refresh: Callable[[], None] | None = None
     max_answer_bytes: int | None = None
@@ -117,18 +121,41 @@ class Machine:
         try:
             async with self.link.borrow() as client:
                 site = await self.link.site(client)
-                running = run_batches(client, submission, input_dir=self.link.input_dir(site), site=site, death=death)
+                input_dir = self.link.input_dir(site)
+                running = run_batches(client, submission, input_dir=input_dir, pace=self.pace, site=site, death=death)
                 async with aclosing(running) as events:
                     async for event in events:
                         await tell(event)
         except TransportError as exc:
-            if death is not None:
-                # A connection breaks a moment before the process is known to have ended.
-                await asyncio.wait([death], timeout=_DEATH_KNOWN_WITHIN_S)
-                if death.done():
-                    raise JobFailed(death.result()) from exc
-            self._give_up()
-            raise
+            raise await self._lost(exc, death) from exc
+
+    async def _lost(self, error: TransportError, death: asyncio.Future[str] | None) -> RunpodComfyError:
+        """Return a job's error after ComfyUI was lost to it; what is of no more use is ended, and started again."""
+        answers = isinstance(error, ComputingStopped)
+        if death is not None:
+            # A connection breaks a moment before the process is known to have ended.
+            await asyncio.wait([death], timeout=0 if answers else _DEATH_KNOWN_WITHIN_S)
+            if death.done():
+                return JobFailed(death.result())
+        if not answers and await self._answers():
+            return error
+        # Where several jobs notice it, the first one ends it.
+        if self.keeper is not None and death is not None and await self.keeper.condemn(str(error)):
+            await asyncio.wait([death])
+            return JobFailed(death.result())
+        self._give_up()
+        return error
+
+    async def _answers(self) -> bool:
+        """Return whether ComfyUI answers, so that what was lost was one request."""
+        try:
+            async with self.link.borrow() as client, asyncio.timeout(_ANSWERS_WITHIN_S):
+                await client.system_stats()
+        except (TransportError, TimeoutError):
+            return False
+        except RunpodComfyError:
+            pass
+        return True
 
     async def _server_ready(self) -> asyncio.Future[str] | None:
         if self.keeper is None:

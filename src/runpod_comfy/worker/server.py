@@ -66,6 +66,7 @@ class ComfyUIServer:
         self._child: ChildProcess | None = None
         self._model_paths: Path | None = None
         self._restarts_left = 1
+        self._verdict = ""
         self._starting: asyncio.Task[None] | None = None
         self._deaths: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[ChildProcess | None, asyncio.Future[str]]] = (
             WeakKeyDictionary()
@@ -104,9 +105,23 @@ class ComfyUIServer:
             death: asyncio.Future[str] = loop.create_future()
             if self._child is not None:
                 child = self._child
-                child.end().add_done_callback(lambda end: _tell_death(death, child, end))
+                child.end().add_done_callback(lambda end: self._tell_death(death, child, end))
             known = self._deaths[loop] = (self._child, death)
         return known[1]
+
+    async def condemn(self, reason: str) -> bool:
+        """End the process that runs now, since it is of no more use; return whether it is ours to end.
+
+        Where it is not, ``death()`` says so all the same, and the next job tries it anew.
+        """
+        if self._child is not None:
+            self._verdict = reason
+            await asyncio.to_thread(self._child.stop)
+            return True
+        _, death = self._deaths.pop(asyncio.get_running_loop(), (None, None))
+        if death is not None and not death.done():
+            death.set_result(reason)
+        return False
 
     def stop(self) -> None:
         """End its process, where it is ours."""
@@ -134,11 +149,14 @@ class ComfyUIServer:
         """Start the process, for the first time or once again."""
         if self._child is not None:
             if not self._restarts_left:
-                raise TransportError(f"{_obituary(self._child, self._child.exit_code or 0)} It is not started again.")
+                raise TransportError(
+                    f"{self._obituary(self._child, self._child.exit_code or 0)} It is not started again."
+                )
             self._restarts_left -= 1
             logger.warning("starting ComfyUI again")
             self._child.stop()
         self.failed_custom_nodes.clear()
+        self._verdict = ""
         parts = urlsplit(self.url)
         command = [*self._command, "--listen", parts.hostname or "", "--port", str(parts.port or 80)]
         command.append("--disable-auto-launch")
@@ -152,6 +170,15 @@ class ComfyUIServer:
                 f"ComfyUI cannot be started with {command[0]!r}: {exc.strerror}. Check COMFYUI_COMMAND and COMFYUI_DIR."
             ) from exc
         logger.info("ComfyUI started: %s", " ".join(command))
+
+    def _tell_death(self, death: asyncio.Future[str], child: ChildProcess, end: asyncio.Future[int]) -> None:
+        if not end.cancelled() and not death.done():
+            death.set_result(self._obituary(child, end.result()))
+
+    def _obituary(self, child: ChildProcess, exit_code: int) -> str:
+        words = " | ".join(line[:_SHOWN_LINE_CHARS] for line in child.last_lines[-_SHOWN_LINES:])
+        told = f"Its last lines: {words}." if words else "It printed nothing."
+        return f"{self._verdict or _cause(exit_code)} {told}"
 
     def _forget_model_paths(self) -> None:
         if self._model_paths is not None:
@@ -167,19 +194,13 @@ def _childs_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _WORKERS_KEYS}
 
 
-def _tell_death(death: asyncio.Future[str], child: ChildProcess, end: asyncio.Future[int]) -> None:
-    if not end.cancelled() and not death.done():
-        death.set_result(_obituary(child, end.result()))
-
-
-def _obituary(child: ChildProcess, exit_code: int) -> str:
+def _cause(exit_code: int) -> str:
     how = f"ended with exit code {exit_code}"
     if exit_code < 0:
         with suppress(ValueError):
             how = f"was killed by {signal.Signals(-exit_code).name}"
         how += " (out of memory?)" if -exit_code == signal.SIGKILL else ""
-    words = " | ".join(line[:_SHOWN_LINE_CHARS] for line in child.last_lines[-_SHOWN_LINES:])
-    return f"ComfyUI {how}." + (f" Its last lines: {words}." if words else " It printed nothing.")
+    return f"ComfyUI {how}."
 
 
 async def _first_answer(url: str) -> str:

@@ -27,6 +27,12 @@ class Keeper(Protocol):
         It belongs to the caller's loop and may be shared; nobody cancels it.
         """
 
+    async def condemn(self, reason: str) -> bool:
+        """End the process that answers now, since it is of no more use; return whether it could be ended.
+
+        Either way ``death()`` is done then, so that all jobs in hand learn of it.
+        """
+
 
 class OutputStore(Protocol):
     """Where a job's outputs go instead of its lines, such as a bucket. Its method blocks and may run in threads."""

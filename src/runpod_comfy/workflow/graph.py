@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from runpod_comfy.errors import WorkflowGraphError
 
 if TYPE_CHECKING:
@@ -88,11 +90,24 @@ def check_graph(graph: object, *, source: str = "workflow") -> Graph:
     _refuse_other_formats(graph, source)
     for node_id, node in graph.items():
         _check_node(node_id, node, source)
+    if not _is_json(graph):
+        node_id = next((node_id for node_id, node in graph.items() if not _is_json({node_id: node})), "")
+        raise WorkflowGraphError(
+            f"{source}: node {node_id!r} holds what JSON cannot carry: half a surrogate pair, a number of more than 64 "
+            "bits, or lists in lists hundreds deep.",
+            node_id=node_id,
+        )
     for link in _links(graph):
         if link.source_id not in graph:
             raise WorkflowGraphError(
                 f"{source}: input '{link.input_name}' of {_called(link.node_id, graph)} is linked to node "
                 f"{link.source_id}, which does not exist. Add that node, or give the input a value.",
+                node_id=link.node_id,
+            )
+        if link.slot < 0:
+            raise WorkflowGraphError(
+                f"{source}: input '{link.input_name}' of {_called(link.node_id, graph)} is linked to output "
+                f"{link.slot} of node {link.source_id}; outputs are counted from 0.",
                 node_id=link.node_id,
             )
     _refuse_numbers_for_ids(graph, source)
@@ -170,6 +185,14 @@ def _check_node(node_id: object, node: object, source: str) -> None:
                 "bits, which ComfyUI does not take.",
                 node_id=node_id,
             )
+
+
+def _is_json(value: object) -> bool:
+    try:
+        orjson.dumps(value, default=str)
+    except TypeError:
+        return False
+    return True
 
 
 def _refuse_numbers_for_ids(graph: Mapping[str, Any], source: str) -> None:

@@ -79,8 +79,11 @@ class Engine:
         self._cache: dict[str, tuple[tuple[Any, ...], dict[str, Any] | None]] = {}
         self._interrupted: str | None = None
         self.failing: dict[str, NodeFailure] = {}
+        self.reported_too: dict[str, dict[str, Any]] = {}
         self.loses_files = False
+        self.ignores_interrupts = False
         self.stalled = False
+        self.dies_computing = False
         self.preview: bytes | None = None
         self.pending: list[QueueItem] = []
         self.running: QueueItem | None = None
@@ -117,6 +120,8 @@ class Engine:
 
     def interrupt(self, prompt_id: str | None) -> None:
         """Stop the prompt that runs, if it is the one that is meant."""
+        if self.ignores_interrupts:
+            return
         if self.running is not None and prompt_id in {None, self.running.prompt_id}:
             self._interrupted = self.running.prompt_id
 
@@ -130,6 +135,8 @@ class Engine:
             while self.pending and not self.stalled:
                 self.running = heapq.heappop(self.pending)
                 self._tell_status()
+                if self.dies_computing:
+                    return
                 try:
                     await self._execute(self.running)
                 finally:
@@ -202,6 +209,8 @@ class Engine:
         if self._seconds_per_node and "Sampler" not in class_type:
             await asyncio.sleep(self._seconds_per_node)
         self._stop_if_interrupted(item, node_id)
+        if shown is not None and (more := self.reported_too.get(class_type)):
+            shown = {**shown, **more}
         values[node_id] = outputs
         self._cache[signature] = (outputs, shown)
         if self.loses_files:

@@ -19,6 +19,7 @@ from aiohttp import WSMsgType, web
 from runpod_comfy.emulator.comfyui.computing import NodeFailure
 from runpod_comfy.emulator.comfyui.execution import PREVIEW, Engine
 from runpod_comfy.emulator.comfyui.nodes import NODE_TYPES
+from runpod_comfy.emulator.comfyui.python_json import dumps
 from runpod_comfy.emulator.comfyui.validation import validate
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class ComfyUIStandIn:
         self._strict_nodes = strict_nodes
         self._show_folder = show_folder
         self._silent = False
+        self._garbles_history = False
+        self._knows_its_thread = True
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._with_metadata: set[str] = set()
         self._outbox: asyncio.Queue[tuple[web.WebSocketResponse, str | bytes]] = asyncio.Queue()
@@ -120,6 +123,18 @@ class ComfyUIStandIn:
         """Let every node of a class fail from now on."""
         self._engine.failing[class_type] = NodeFailure(message, kind=exception_type)
 
+    def report_too(self, class_type: str, more: dict[str, Any]) -> None:
+        """Let every node of a class that reports something report this as well, be it JSON or not."""
+        self._engine.reported_too[class_type] = more
+
+    def garble_history(self) -> None:
+        """Answer what is no JSON to each question for the history from now on."""
+        self._garbles_history = True
+
+    def ignore_interrupts(self) -> None:
+        """Compute every prompt to its end from now on, as nodes do that do not look for interruptions."""
+        self._engine.ignores_interrupts = True
+
     def lose_files(self) -> None:
         """Let every file vanish that a node saves from now on, before anybody can fetch it."""
         self._engine.loses_files = True
@@ -127,6 +142,15 @@ class ComfyUIStandIn:
     def stall(self) -> None:
         """Accept prompts from now on and compute none, as a server does whose computing thread has died."""
         self._engine.stalled = True
+
+    def die_computing(self, *, known: bool = True) -> None:
+        """Run the next prompt for ever, as a server does whose computing thread a node has ended.
+
+        Args:
+            known: This project's nodes are installed and know of it.
+        """
+        self._engine.dies_computing = True
+        self._knows_its_thread = known
 
     def show_previews(self, image: bytes) -> None:
         """Send this picture with every step from now on."""
@@ -136,6 +160,11 @@ class ComfyUIStandIn:
     def socket_count(self) -> int:
         """How many websockets are open."""
         return len(self._sockets)
+
+    @property
+    def running(self) -> str | None:
+        """The id of the prompt that computes, or None."""
+        return self._engine.running.prompt_id if self._engine.running else None
 
     @property
     def remembered(self) -> list[str]:
@@ -164,7 +193,7 @@ class ComfyUIStandIn:
 
     def _encode(self, client_id: str, kind: str, data: dict[str, Any]) -> str | bytes:
         if kind != PREVIEW:
-            return orjson.dumps({"type": kind, "data": data}, default=str).decode()
+            return dumps({"type": kind, "data": data}).decode()
         about = dict(data)
         image = about.pop("image")
         if client_id not in self._with_metadata:
@@ -225,6 +254,7 @@ class ComfyUIStandIn:
             ("GET", "/system_stats", self._system_stats),
             ("GET", "/embeddings", self._nothing),
             ("GET", "/extensions", self._nothing),
+            ("GET", "/runpod_comfy/compute_thread", self._compute_thread),
         ]
 
     async def _home(self, _: web.Request) -> web.Response:
@@ -286,6 +316,8 @@ class ComfyUIStandIn:
         return web.Response()
 
     async def _get_history(self, request: web.Request) -> web.Response:
+        if self._garbles_history:
+            return web.Response(body=b'{"outputs": ', content_type="application/json")
         prompt_id = request.match_info.get("prompt_id")
         history = self._engine.history
         if prompt_id is None:
@@ -336,6 +368,11 @@ class ComfyUIStandIn:
             return web.Response(status=404)
         return _json(sorted(each.name for each in (models / folder).iterdir()))
 
+    async def _compute_thread(self, _: web.Request) -> web.Response:
+        if not self._knows_its_thread:
+            return web.Response(status=404)
+        return _json({"alive": not self._tasks[0].done()})
+
     async def _system_stats(self, _: web.Request) -> web.Response:
         argv = ["main.py", *(["--base-directory", str(self.folder)] if self._show_folder else [])]
         # A strict one runs what it lists and nothing else, as a real server does.
@@ -369,5 +406,4 @@ def _free_name(path: Path, data: bytes) -> Path:
 
 
 def _json(value: Any, *, status: int = 200) -> web.Response:
-    body = orjson.dumps(value, default=str)
-    return web.Response(body=body, status=status, content_type="application/json", charset="utf-8")
+    return web.Response(body=dumps(value), status=status, content_type="application/json", charset="utf-8")

@@ -5,9 +5,12 @@ It stands alone: nothing here imports the rest of the package, and torch is impo
 
 from __future__ import annotations
 
+from .compute_thread import watch_compute_thread
 from .load_images_from_dir import LoadImagesFromDir
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
 
 NODE_CLASS_MAPPINGS = {"LoadImagesFromDir": LoadImagesFromDir}
 NODE_DISPLAY_NAME_MAPPINGS = {"LoadImagesFromDir": "Load Images from Directory"}
+
+watch_compute_thread()
