@@ -77,6 +77,9 @@ def test_failed_rows_are_summed_up_and_told_by_the_exit_code(cli):
         (["rows.csv", "--max-cost", "1"], "--price"),
         (["rows.csv", "--seeds", "random"], "same, per-row, or a number"),
         (["rows.csv", "-o", "."], "holds other files"),
+        (["rows.csv", "--name", "{sku}"], "no column or variable 'sku'"),
+        (["rows.csv", "--name", "all"], "names every image the same"),
+        (["rows.csv", "--grid", "prompt=fine,val", "--name", "{prompt}-{seed}"], "--allow-split-words"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_sent(args, words, cli):
@@ -98,6 +101,30 @@ def test_a_folder_is_not_mixed_with_another_run(cli):
     cli("batch", "t.jinja", "rows.csv", "-o", "out", "--local")
     done = cli("batch", "t.jinja", "rows.csv", "-o", "out", "--local", "-n", 3)
     assert "was begun with num_samples=1" in done.err
+
+
+def test_names_that_split_datasets_are_taken_if_asked_for(cli):
+    Path("rows.csv").write_text("id,prompt\na,val\n")
+    command = ("batch", "t.jinja", "rows.csv", "-o", "out", "--local", "--name", "{prompt}/{id}.png")
+    assert cli(*command).code == 2
+    assert cli(*command, "--allow-split-words").code == 0
+    assert Path("out/images/val/a.png").is_file()
+    assert "begun with name=" in cli(*command[:-2]).err
+
+
+def test_the_folder_says_how_it_was_made_and_keeps_its_id(cli):
+    command = ("batch", "t.jinja", "rows.csv", "-o", "out", "--local")
+    cli(*command)
+    before = json.loads(Path("out/run.json").read_text())
+    assert Path("out", before["template_file"]).read_text() == TEMPLATE
+    assert json.loads(Path("out/template/graph.json").read_text())["4"]["inputs"]["filename_prefix"] == "a red mug, big"
+    Path("t.jinja").write_text(TEMPLATE + " ")
+    Path("rows.csv").write_text(Path("rows.csv").read_text() + "m4;a lid;b;8\n")
+    again = cli(*command)
+    assert "t.jinja is not what out was begun with" in again.err
+    after = json.loads(Path("out/run.json").read_text())
+    assert after["id"] == before["id"]
+    assert after["template_sha256"] != before["template_sha256"]
 
 
 def wait_until(condition):

@@ -12,11 +12,11 @@ import logging
 import time
 from collections import Counter
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from runpod_comfy.errors import JobError, RunpodComfyError
-from runpod_comfy.events import BatchFinished, Finished, OutputReady, Queued
+from runpod_comfy.events import BatchFinished, Finished, OutputReady, Queued, Started
 from runpod_comfy.results import OutputFile, OutputText, WorkflowOutputImage
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class RunOptions:
         max_cost_usd: Start nothing more once the lower bound of the cost has reached this.
         max_gpu_s: Start nothing more once so many seconds of execution have been used.
         timeout_s: Give up one job after so many seconds.
+        template_sha256: Of the template and what it includes; kept with each image.
+        sidecar: ``txt`` for a file with the caption beside each image, ``json`` for one with its columns, or None.
     """
 
     batch_size: int = 1
@@ -57,6 +59,8 @@ class RunOptions:
     max_cost_usd: float | None = None
     max_gpu_s: float | None = None
     timeout_s: float | None = None
+    template_sha256: str | None = None
+    sidecar: str | None = None
 
 
 @dataclass(slots=True)
@@ -157,12 +161,17 @@ class DatasetRunner:
         tally.images_wanted = already + sum(task.num_samples for task in tasks)
         tally.waiting = len(tasks)
         queue = iter(tasks)
+        stop = asyncio.Event()
+        keeping = asyncio.create_task(self._folder.keep_metadata(stop))
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._options.jobs_at_once, len(tasks))):
                     group.create_task(self._work(queue))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        finally:
+            stop.set()
+            await keeping
         return tally
 
     async def _work(self, queue: Iterator[Task]) -> None:
@@ -234,19 +243,23 @@ class DatasetRunner:
         # Images of a batch that was not whole are made again, under the same numbers.
         sample = sum(1 for each in record.images.values() if each["batch"] < first_batch) if record else 0
         base = {"task": task.key, "index": index}
+        about_job: dict[str, Any] = {"job_id": record.job["job_id"] if record and record.job else None}
         async with aclosing(events) as following:
             async for event in following:
                 match event:
                     case Queued(job_id=job_id) if is_new:
                         at = round(time.time(), 3)
                         job = {"job_id": job_id, "first_batch": first_batch, "at": at}
+                        about_job["job_id"] = job_id
                         self._folder.manifest.add({"schema": "job/1", **base, **job})
+                    case Started(worker_id=worker_id):
+                        about_job["worker_id"] = worker_id
                     case OutputReady(output=OutputText()):
                         pass
                     case OutputReady(output=OutputFile() as output):
                         batch = first_batch + (output.batch or 0)
                         line = await asyncio.to_thread(self._save, task, output, index, sample)
-                        self._folder.manifest.add({"schema": "image/1", **base, "batch": batch, **line})
+                        self._folder.manifest.add({"schema": "image/1", **base, "batch": batch, **line, **about_job})
                         sample += 1
                         self.tally.images += isinstance(output, WorkflowOutputImage)
                         self._on_change(self.tally)
@@ -256,13 +269,17 @@ class DatasetRunner:
                         self._folder.manifest.add({"schema": "batch/1", **base, **about})
                     case Finished(result=result):
                         self._count(result.timings)
+                        self._folder.manifest.add({"schema": "done/1", **base, **about_job, **asdict(result.timings)})
 
     def _save(self, task: Task, output: OutputFile, index: int, sample: int) -> dict[str, Any]:
         is_image = isinstance(output, WorkflowOutputImage)
-        path = self._folder.save(output, index, sample, is_image=is_image)
+        seed = None if output.seed is None else str(output.seed)
+        numbers = {"id": task.row.id, "index": index, "row": index, "sample": sample, "seed": seed}
+        values = {**numbers, **task.row.values, **task.variables, **numbers}
+        path = self._folder.save(output, index, sample, is_image=is_image, values=values)
         width, height = _size(output) if is_image else (None, None)
         extra = {name: value for name, value in task.row.values.items() if name not in task.variables}
-        return {
+        line = {
             "row_id": task.row.id,
             "sample": sample,
             "file": path.as_posix(),
@@ -276,9 +293,14 @@ class DatasetRunner:
             "variables": dict(task.variables),
             "columns": {name: value for name, value in extra.items() if name != "seed"},
             # As text: JavaScript rounds what is above 2**53.
-            "seed": None if output.seed is None else str(output.seed),
+            "seed": seed,
             "node": {"id": output.node_id, "title": output.origin.node_title},
+            "photos": [photo.as_posix() for photo in task.photos],
+            "template_sha256": self._options.template_sha256,
         }
+        if is_image and self._options.sidecar:
+            self._folder.write_sidecar({**line, "index": index}, self._options.sidecar)
+        return line
 
     def _fail(self, task: Task, exc: RunpodComfyError) -> None:
         partial = getattr(exc, "partial", None)
