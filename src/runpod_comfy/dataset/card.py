@@ -19,13 +19,22 @@ __all__ = ["card_text"]
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def card_text(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], *, title: str) -> str:
+_ABOUT_FOLDER = """
+Where the images were made, `manifest.jsonl` tells of each how, and of each row that failed why; `template/` holds the
+workflow, `run.json` what was asked for. This text is written anew as images arrive, until somebody edits it.
+"""
+
+
+def card_text(
+    rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], *, title: str, is_exported: bool = False
+) -> str:
     """Return the card's text.
 
     Args:
         rows: The flat lines of ``metadata.jsonl``.
         run: What ``run.json`` says.
         title: The dataset's name.
+        is_exported: Whether the folder holds images and metadata only.
     """
     endings = sorted({PurePosixPath(str(row["file_name"])).suffix for row in rows})
     size = next((name for below, name in _SIZES if len(rows) < below), "n>1M")
@@ -57,8 +66,5 @@ def card_text(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], *, titl
         "",
         f"Columns: {columns}.",
         "",
-        "`manifest.jsonl` tells of each image how it was made, and of each row that failed why. `template/` holds the",
-        "workflow, `run.json` what was asked for. This text is written anew as images arrive, until somebody edits it.",
-        "",
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "" if is_exported else _ABOUT_FOLDER])

@@ -15,7 +15,7 @@ from runpod_comfy.dataset.captions import Caption
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["flat_rows", "json_line", "metadata_text"]
+__all__ = ["column_name", "flat_rows", "json_line", "metadata_text"]
 
 _RESERVED = frozenset({"file_name", "text", "seed", "row", "sample", "id", "width", "height", "sha256"})
 _SIGNED_BELOW = 2**63  # loaders hold whole numbers in 64 bits with a sign; a larger one would become a float
@@ -55,12 +55,17 @@ def json_line(value: Mapping[str, Any]) -> str:
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
+def column_name(name: str) -> str:
+    """Return the column that a row's column or a variable becomes: another where the name has a meaning of its own."""
+    return f"var_{name}" if name in _RESERVED else name
+
+
 def _flat(image: Mapping[str, Any], caption: Caption) -> dict[str, Any]:
     values = {**image.get("columns", {}), **image.get("variables", {})}
     return {
         "file_name": image["file"],
         "text": caption.of(image),
-        **{f"var_{name}" if name in _RESERVED else name: value for name, value in values.items()},
+        **{column_name(name): value for name, value in values.items()},
         "seed": int(image["seed"]) if image.get("seed") is not None else None,
         "row": image["index"],
         "sample": image["sample"],
