@@ -41,7 +41,7 @@ def test_what_was_written_is_known_when_it_is_opened_again(tmp_path):
     again = Manifest.open(path)
     again.close()
     assert again.tasks == before
-    assert (again.tasks["a"].batches, again.tasks["a"].job_ended) == (1, False)
+    assert (again.tasks["a"].whole, again.tasks["a"].job_ended) == ({0}, False)
     assert again.tasks["b"].job_ended
 
 

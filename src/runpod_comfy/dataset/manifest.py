@@ -38,7 +38,7 @@ class TaskRecord:
     Attributes:
         index: Its number, which names its files.
         images: Its images' lines by sample number; a later line replaces an earlier one.
-        batches: How many of its batches are whole, from the first on.
+        whole: Its batches that are whole.
         done: The lines of its jobs that ended well.
         failures: Its failed tries' lines.
         job: The line of its last job, or None.
@@ -47,7 +47,7 @@ class TaskRecord:
 
     index: int
     images: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    batches: int = 0
+    whole: set[int] = field(default_factory=set)
     done: list[Mapping[str, Any]] = field(default_factory=list)
     failures: list[Mapping[str, Any]] = field(default_factory=list)
     job: Mapping[str, Any] | None = None
@@ -154,11 +154,11 @@ def _note(tasks: dict[str, TaskRecord], line: Mapping[str, Any]) -> None:
         case "image/1":
             record.images[line["sample"]] = line
         case "batch/1":
-            # Batches come in their order, so the last one tells how many there are.
-            record.batches = max(record.batches, line["batch"] + 1)
-            record.job_ended = record.job_ended or record.batches >= line["batches"]
+            record.whole.add(line["batch"])
+            record.job_ended = record.job_ended or len(record.whole) >= line["batches"]
         case "done/1":
             record.done.append(line)
+            record.job_ended = True
         case "failure/1":
             record.failures.append(line)
             record.job_ended = True

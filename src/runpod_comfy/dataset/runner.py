@@ -15,7 +15,15 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from runpod_comfy.errors import JobError, RunpodComfyError
+from runpod_comfy.dataset.wholeness import SampleNumbers, batches_in, missing_stretches, whole_batches
+from runpod_comfy.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    LedgerError,
+    NotFound,
+    ProtocolError,
+    RunpodComfyError,
+)
 from runpod_comfy.events import BatchFinished, Finished, OutputReady, Queued, Started
 from runpod_comfy.results import OutputFile, OutputText, WorkflowOutputImage
 
@@ -23,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from runpod_comfy.dataset.folder import OutputFolder
-    from runpod_comfy.dataset.manifest import TaskRecord
     from runpod_comfy.dataset.plan import Task
     from runpod_comfy.events import Event
     from runpod_comfy.executors.base import WorkflowExecutor
@@ -35,6 +42,8 @@ __all__ = ["DatasetRunner", "RunOptions", "Tally", "pending"]
 logger = logging.getLogger(__name__)
 
 _RESULT_KEPT_S = 25 * 60.0  # RunPod keeps a result for 30 minutes after the job's end
+_MET_BY_ALL = (AuthenticationError, ConfigurationError, LedgerError, NotFound, ProtocolError)
+_MOST_FAILED_IN_A_ROW = 20
 _SEEDS_BELOW, _LARGE_SEEDS_BELOW = 2**32, 2**64
 
 
@@ -112,7 +121,7 @@ def pending(tasks: Sequence[Task], folder: OutputFolder, *, batch_size: int, ret
             return True
         if record.failures and not retry_failed:
             return False
-        return _whole_batches(record, folder) < _batches(task, batch_size)
+        return len(whole_batches(record, folder)) < batches_in(task.num_samples, batch_size)
 
     return [task for task in tasks if wanted(task)]
 
@@ -143,6 +152,8 @@ class DatasetRunner:
         self._options = options
         self._on_change = on_change
         self._taken = {record.index for record in folder.manifest.tasks.values()}
+        self._failed_in_a_row = 0
+        self._counted: set[tuple[int, int]] = set()  # images of this run that the tally knows
         self.tally = Tally()
 
     async def run(self, tasks: Sequence[Task], *, already: int = 0) -> Tally:
@@ -192,46 +203,49 @@ class DatasetRunner:
         price = options.price_per_hour_usd
         if options.max_cost_usd is not None and price is not None and tally.cost_usd(price) >= options.max_cost_usd:
             tally.stopped_by = f"${options.max_cost_usd:g} are spent"
+        if self._failed_in_a_row >= _MOST_FAILED_IN_A_ROW:
+            tally.stopped_by = f"{self._failed_in_a_row} jobs in a row failed"
         return tally.stopped_by is None
 
     async def _carry_out(self, task: Task) -> None:
         try:
-            if not await self._finish_old_job(task):
-                await self._follow(task, self._submit(task), first_batch=self._whole(task))
+            await self._finish_old_job(task)
+            for stretch in missing_stretches(self._whole(task), self._batch_count(task)):
+                await self._follow(task, self._submit(task, stretch), first_batch=stretch.start)
         except RunpodComfyError as exc:
             self._fail(task, exc)
-            if not isinstance(exc, JobError) and self.tally.tasks_done == 0 and self.tally.tasks_failed == 1:
+            if isinstance(exc, _MET_BY_ALL) and self.tally.tasks_done == 0 and self.tally.tasks_failed == 1:
                 # The very first answer says no, and not for reasons of this row: so will all the others.
                 raise
         else:
             self.tally.tasks_done += 1
+            self._failed_in_a_row = 0
 
-    async def _finish_old_job(self, task: Task) -> bool:
-        """Read a job that an earlier run left under way; True where the task is then whole."""
+    async def _finish_old_job(self, task: Task) -> None:
+        """Read a job that an earlier run left under way, where RunPod still has it."""
         record = self._folder.manifest.tasks.get(task.key)
         attach = getattr(self._executor, "attach", None)
         if record is None or record.job is None or record.job_ended or attach is None:
-            return False
+            return
         if time.time() - record.job["at"] > _RESULT_KEPT_S:
-            return False
+            return
         try:
             events = attach(record.job["job_id"]).events_async()
             await self._follow(task, events, first_batch=record.job["first_batch"], is_new=False)
         except RunpodComfyError as exc:
             logger.info("task %s: what was left of its job could not be read: %s", task.key, exc)
-        return self._whole(task) >= _batches(task, self._options.batch_size)
 
-    def _submit(self, task: Task) -> AsyncGenerator[Event]:
-        done = self._whole(task)
+    def _submit(self, task: Task, batches: range) -> AsyncGenerator[Event]:
+        first = batches.start * self._options.batch_size
         below = _SEEDS_BELOW if task.seed < _SEEDS_BELOW else _LARGE_SEEDS_BELOW
         return cast(
             "AsyncGenerator[Event]",
             self._executor.watch_workflow_async(
                 self._template,
                 task.photos,
-                task.num_samples - done * self._options.batch_size,
+                min(len(batches) * self._options.batch_size, task.num_samples - first),
                 batch_size=self._options.batch_size,
-                seed=(task.seed + done) % below,
+                seed=(task.seed + batches.start) % below,
                 variables=task.variables,
                 timeout=self._options.timeout_s,
             ),
@@ -240,8 +254,7 @@ class DatasetRunner:
     async def _follow(self, task: Task, events: Any, *, first_batch: int, is_new: bool = True) -> None:
         index = self._folder.index_for(task, self._taken)
         record = self._folder.manifest.tasks.get(task.key)
-        # Images of a batch that was not whole are made again, under the same numbers.
-        sample = sum(1 for each in record.images.values() if each["batch"] < first_batch) if record else 0
+        numbers = SampleNumbers(record, batch_size=self._options.batch_size)
         base = {"task": task.key, "index": index}
         about_job: dict[str, Any] = {"job_id": record.job["job_id"] if record and record.job else None}
         async with aclosing(events) as following:
@@ -258,14 +271,15 @@ class DatasetRunner:
                         pass
                     case OutputReady(output=OutputFile() as output):
                         batch = first_batch + (output.batch or 0)
+                        sample = numbers.next_of(batch)
                         line = await asyncio.to_thread(self._save, task, output, index, sample)
                         self._folder.manifest.add({"schema": "image/1", **base, "batch": batch, **line, **about_job})
-                        sample += 1
-                        self.tally.images += isinstance(output, WorkflowOutputImage)
+                        if isinstance(output, WorkflowOutputImage) and (index, sample) not in self._counted:
+                            self._counted.add((index, sample))
+                            self.tally.images += 1
                         self._on_change(self.tally)
                     case BatchFinished(batch=batch):
-                        batches = _batches(task, self._options.batch_size)
-                        about = {"batch": first_batch + batch, "batches": batches}
+                        about = {"batch": first_batch + batch, "batches": self._batch_count(task)}
                         self._folder.manifest.add({"schema": "batch/1", **base, **about})
                     case Finished(result=result):
                         self._count(result.timings)
@@ -319,30 +333,23 @@ class DatasetRunner:
         about = {"row_id": task.row.id, "line": task.row.line, "try": tries, "error": error, "job_id": exc.job_id}
         self._folder.manifest.add({"schema": "failure/1", "task": task.key, "index": index, **about})
         self.tally.tasks_failed += 1
+        self._failed_in_a_row += 1
         self.tally.failures[exc.code, node_type] += 1
         self.tally.examples.setdefault((exc.code, node_type), (task.key, str(exc)))
 
     def _count(self, timings: Timings) -> None:
         self.tally.execution_s += timings.execution_s or timings.gpu_s or 0.0
 
-    def _whole(self, task: Task) -> int:
-        record = self._folder.manifest.tasks.get(task.key)
-        return _whole_batches(record, self._folder) if record else 0
+    def _whole(self, task: Task) -> set[int]:
+        return whole_batches(self._folder.manifest.tasks.get(task.key), self._folder)
+
+    def _batch_count(self, task: Task) -> int:
+        return batches_in(task.num_samples, self._options.batch_size)
 
     def _kept(self, task: Task) -> int:
         record = self._folder.manifest.tasks.get(task.key)
         whole = self._whole(task)
-        return sum(1 for each in record.images.values() if each["batch"] < whole) if record else 0
-
-
-def _batches(task: Task, batch_size: int) -> int:
-    return -(-task.num_samples // batch_size)
-
-
-def _whole_batches(record: TaskRecord, folder: OutputFolder) -> int:
-    """Return how many batches, from the first on, have all their files on disk."""
-    damaged = [image["batch"] for image in record.images.values() if not folder.is_whole(image)]
-    return min(record.batches, *damaged) if damaged else record.batches
+        return sum(1 for each in record.images.values() if each["batch"] in whole) if record else 0
 
 
 def _size(output: OutputFile) -> tuple[int | None, int | None]:
