@@ -13,8 +13,9 @@ import click
 
 from runpod_comfy._version import __version__
 from runpod_comfy.cli.dataset_display import choose_dataset_display
+from runpod_comfy.cli.dataset_log import warnings_kept
 from runpod_comfy.cli.failures import describe
-from runpod_comfy.cli.job import STAND_IN, log_shown_by
+from runpod_comfy.cli.job import STAND_IN
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME
 from runpod_comfy.dataset.folder import OutputFolder
@@ -93,12 +94,13 @@ class DatasetCommand:
             if asked.dry_run and not (asked.output_dir / "run.json").exists():
                 plan = self._plan(template, table, axes, run_seed=0)
                 return self._show_and_end(plan, table, axes, plan.tasks)
-            with OutputFolder(asked.output_dir, names=names) as folder, log_shown_by(self._output):
+            log = asked.output_dir / ".runpod-comfy" / "warnings.log"
+            with OutputFolder(asked.output_dir, names=names) as folder, warnings_kept(log, self._output):
                 return self._in(folder, template, table, axes)
         except (RunpodComfyError, OSError, KeyboardInterrupt) as exc:
             if self._tally.images:
                 self._output.note(
-                    f"  {self._tally.images} images are kept in {asked.output_dir}; the same command goes on."
+                    f"  {self._tally.images:,} images are kept in {asked.output_dir}; the same command goes on."
                 )
             return self._output.fail(describe(exc), self._data())
 

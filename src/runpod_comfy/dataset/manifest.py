@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -152,7 +153,7 @@ def _note(tasks: dict[str, TaskRecord], line: Mapping[str, Any]) -> None:
         case "job/1":
             record.job, record.job_ended = line, False
         case "image/1":
-            record.images[line["sample"]] = line
+            record.images[line["sample"]] = _sharing(line, record.images)
         case "batch/1":
             record.whole.add(line["batch"])
             record.job_ended = record.job_ended or len(record.whole) >= line["batches"]
@@ -164,3 +165,14 @@ def _note(tasks: dict[str, TaskRecord], line: Mapping[str, Any]) -> None:
             record.job_ended = True
         case _:  # of a later version
             pass
+
+
+def _sharing(line: Mapping[str, Any], images: Mapping[int, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the line with what another one of its task says too as the same objects: tens of thousands are kept."""
+    other = next(iter(images.values()), {})
+
+    def shared(name: str, value: Any) -> Any:
+        theirs = other.get(name)
+        return theirs if type(theirs) is type(value) and theirs == value else value
+
+    return {sys.intern(name): shared(name, value) for name, value in line.items()}
