@@ -53,9 +53,10 @@ class Caption:
         Raises:
             ConfigurationError: It uses what this image does not have, or fails.
         """
+        if self.text is None:
+            value = image.get("variables", {}).get(_DEFAULT, image.get("columns", {}).get(_DEFAULT))
+            return "" if value is None else str(value)
         values = values_of(image)
-        if self.text is None and _DEFAULT not in values:
-            return ""
         try:
             return self._template.render(values)
         except UndefinedError as exc:
