@@ -34,7 +34,7 @@ _ENDPOINT = "storm"
 _SAMPLES, _BATCH = 4, 2
 _WORKERS = 8
 _SIDE = 64
-_FAIL_EVERY = 400
+_MOST_RUNS = 10
 _UNCERTAIN = {"submission_uncertain", "job_error"}
 _COMMAND = "import sys; from runpod_comfy.cli import main; sys.exit(main())"
 _TEMPLATE = """{
@@ -117,10 +117,13 @@ def _batch(folder: Path, rows: int, log: Any) -> subprocess.Popen[bytes]:
         "RUNPOD_API_KEY": "a-key",
         "RUNPOD_COMFY_LEDGER": str(folder / "jobs.sqlite"),
     }
-    images = str(rows * _SAMPLES)
+    words = [sys.executable, "-c", _COMMAND, *_words(rows)]
+    return subprocess.Popen(words, cwd=folder, env=env, stdout=log, stderr=log)
+
+
+def _words(rows: int) -> list[str]:
     words = ["batch", "t.json.jinja", "rows.csv", "-o", "out", "-n", str(_SAMPLES), "-b", str(_BATCH), "-y"]
-    words += ["--max-images", images, "--jobs", "40", "--endpoint", _ENDPOINT, "--progress", "none"]
-    return subprocess.Popen([sys.executable, "-c", _COMMAND, *words], cwd=folder, env=env, stdout=log, stderr=log)
+    return [*words, "--max-images", str(rows * _SAMPLES), "--jobs", "40", "--endpoint", _ENDPOINT, "--progress", "none"]
 
 
 @dataclass
@@ -278,50 +281,59 @@ def _open(folder: Path, name: str) -> dict[str, Any]:
 # -- all of it ---------------------------------------------------------------------------------------------------------
 
 
-def storm_over_dataset(folder: Path, *, rows: int, failing: int, kills: int, chance: float, seed: int) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storm:
+    """What is done to a dataset.
+
+    Attributes:
+        rows: Rows that can be made.
+        failing: Further rows that can only fail.
+        kills: How often the command is killed.
+        chance: How likely each request, piece and result meets a fault.
+        seed: Where chance comes from.
+    """
+
+    rows: int
+    failing: int
+    kills: int
+    chance: float
+    seed: int
+
+    @property
+    def all_rows(self) -> int:
+        """How many rows the table has."""
+        return self.rows + self.failing
+
+    def write_table(self, path: Path) -> None:
+        """Write the rows."""
+        bad = {self.all_rows * number // self.failing for number in range(self.failing)} if self.failing else set()
+        lines = (f"r{n},{'fail' if n in bad else 'a mug'} {n},{n % 9}" for n in range(self.all_rows))
+        path.write_text("\n".join(["id,prompt,cfg", *lines]) + "\n")
+
+
+def storm_over_dataset(folder: Path, storm: Storm) -> list[str]:
     """Run it once, print what was measured, and return what is wrong."""
-    rng = random.Random(seed)  # noqa: S311 - moments that repeat themselves
     (folder / "t.json.jinja").write_text(_TEMPLATE)
-    table = [f"r{n},{'fail' if n % _FAIL_EVERY == 1 else 'a mug'} {n},{n % 9}" for n in range(rows + failing)]
-    bad = sum(",fail" in line for line in table)
-    (folder / "rows.csv").write_text("\n".join(["id,prompt,cfg", *table]) + "\n")
+    storm.write_table(folder / "rows.csv")
     role = [sys.executable, "-m", "benchmarks.dataset_faults", "--role", "endpoint", "--folder", str(folder)]
-    endpoint = subprocess.Popen([*role, "--chance", str(chance), "--seed", str(seed)])
+    endpoint = subprocess.Popen([*role, "--chance", str(storm.chance), "--seed", str(storm.seed)])
+    began_s, killed_at, runs = time.monotonic(), list[float](), list[Watch]()
     try:
         _wait_for(folder / "address")
-        wanted = (rows + failing - bad) * _SAMPLES
-        moments = sorted(rng.uniform(0.05, 0.9) * wanted for _ in range(kills))
-        began_s, killed_at, runs = time.monotonic(), list[float](), list[Watch]()
-        with (folder / "client.log").open("a") as log:
-            for moment in moments:
-                code, watch = _run(folder, rows + failing, log, until=moment)
-                if code is None:
-                    killed_at.append(time.time())
-                runs.append(watch)
-                if not (folder / "interrupted").exists():
-                    _keep_as_it_is(folder)
-            code = None
-            for _ in range(10):
-                code, watch = _run(folder, rows + failing, log)
-                runs.append(watch)
-                if code == 0 or (code == 1 and _images_in(folder) == wanted):
-                    break
-        seconds = time.monotonic() - began_s
-        again_s = time.monotonic()
-        with (folder / "again.log").open("w") as log:
-            subprocess.run(
-                [sys.executable, "-c", _COMMAND, *_words_of_nothing(rows + failing)],
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-                check=False,
-                env={**os.environ, "RUNPOD_API_KEY": "a-key", "RUNPOD_ENDPOINT_BASE_URL": "http://127.0.0.1:9"},
-            )
-        again_s = time.monotonic() - again_s
+        code = _carry_through(folder, storm, killed_at, runs)
+        seconds, began_again_s = time.monotonic() - began_s, time.monotonic()
+        subprocess.run(
+            [sys.executable, "-c", _COMMAND, *_words(storm.all_rows), "--dry-run"],
+            cwd=folder,
+            stderr=subprocess.DEVNULL,
+            check=True,
+            env={**os.environ, "RUNPOD_API_KEY": "a-key"},
+        )
+        again_s = time.monotonic() - began_again_s
     finally:
         (folder / "stop").touch()
         endpoint.wait(timeout=30)
-    figures, wrong = _judge(folder, rows + failing - bad, killed_at)
+    figures, wrong = _judge(folder, storm.rows, killed_at)
     longest = max(runs, key=lambda each: len(each.rss))
     first, last = longest.rss[0][0], longest.rss[-1][0]
     figures |= {
@@ -329,22 +341,36 @@ def storm_over_dataset(folder: Path, *, rows: int, failing: int, kills: int, cha
         "runs": len(runs),
         "seconds": round(seconds),
         "last exit code": code,
-        "the same command when all is there, s": round(again_s, 1),
+        "plan of the same command when all is there, s": round(again_s, 1),
         "client's RSS in its longest run, MB by images": {
             round(at): longest.at(at) for at in (first + (last - first) * part / 5 for part in range(1, 6))
         },
         "faults": json.loads((folder / "faults.json").read_text()),
     }
-    print(json.dumps(figures, indent=1))
-    for name in ("out", "interrupted"):
-        if (folder / name).exists():
-            print(name, json.dumps(_open(folder, name)))
+    print(json.dumps(figures))
     return wrong
 
 
-def _words_of_nothing(rows: int) -> list[str]:
-    words = ["batch", "t.json.jinja", "rows.csv", "-o", "out", "-n", str(_SAMPLES), "-b", str(_BATCH), "--dry-run"]
-    return [*words, "--max-images", str(rows * _SAMPLES), "--endpoint", _ENDPOINT]
+def _carry_through(folder: Path, storm: Storm, killed_at: list[float], runs: list[Watch]) -> int | None:
+    """Run the command until everything is there that can be, killed in between; returns its last exit code."""
+    rng = random.Random(storm.seed)  # noqa: S311 - moments that repeat themselves
+    wanted = storm.rows * _SAMPLES
+    code: int | None = None
+    with (folder / "client.log").open("a") as log:
+        for moment in sorted(rng.uniform(0.05, 0.9) * wanted for _ in range(storm.kills)):
+            code, watch = _run(folder, storm.all_rows, log, until=moment)
+            runs.append(watch)
+            if code is None:
+                killed_at.append(time.time())
+            if not (folder / "interrupted").exists():
+                _keep_as_it_is(folder)
+        # Rows that faults made fail are tried again by the same command.
+        for _ in range(_MOST_RUNS):
+            code, watch = _run(folder, storm.all_rows, log)
+            runs.append(watch)
+            if code == 0 or (code == 1 and _images_in(folder) == wanted):
+                break
+    return code
 
 
 def _keep_as_it_is(folder: Path) -> None:
@@ -364,6 +390,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--chance", type=float, default=0.03)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--unopened", action="store_true", help="Do not open the folders with other programs.")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--role", choices=["endpoint"], help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -371,14 +398,12 @@ def main() -> None:
         asyncio.run(_serve(args.folder, chance=args.chance, seed=args.seed))
         return
     with tempfile.TemporaryDirectory(prefix="dataset-", ignore_cleanup_errors=True) as name:
-        wrong = storm_over_dataset(
-            args.folder or Path(name),
-            rows=args.rows,
-            failing=args.failing,
-            kills=args.kills,
-            chance=args.chance,
-            seed=args.seed,
-        )
+        folder = args.folder or Path(name)
+        wanted = Storm(rows=args.rows, failing=args.failing, kills=args.kills, chance=args.chance, seed=args.seed)
+        wrong = storm_over_dataset(folder, wanted)
+        for each in ("out", "interrupted") if not args.unopened else ():
+            if (folder / each / "images").exists():
+                print(each, json.dumps(_open(folder, each)))
     for text in wrong[:20]:
         print("WRONG:", text)
     sys.exit(bool(wrong))
