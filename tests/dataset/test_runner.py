@@ -151,3 +151,35 @@ def test_images_are_named_and_captioned_as_asked(executor, template, tmp_path):
     assert files(tmp_path) == [f"images/a-mug/{name}.png" for name in ("0-2", "0", "1-2", "1")]
     assert (tmp_path / "images/a-mug/0.txt").read_text() == "A Mug!"
     assert (tmp_path / "images/a-mug/1-2.txt").read_text() == "a mug"
+
+
+def test_only_the_batches_that_are_missing_are_made_again_wherever_they_are(executor, template, tmp_path):
+    data = table({"prompt": "a"})
+    run(executor, template, tmp_path, data, samples=6)
+    before = metadata(tmp_path)
+    manifest = tmp_path / "manifest.jsonl"
+    kept = [
+        line for line in manifest.read_text().splitlines(keepends=True) if json.loads(line).get("batch") not in {0, 2}
+    ]
+    manifest.write_text("".join(kept))
+    tally, _ = run(executor, template, tmp_path, data, samples=6)
+    after = metadata(tmp_path)
+    assert (tally.images, len(after)) == (6, 6)
+    assert [(line["sample"], line["seed"]) for line in after] == [(line["sample"], line["seed"]) for line in before]
+    jobs = [json.loads(line) for line in manifest.read_text().splitlines() if "job/1" in line]
+    assert [job["first_batch"] for job in jobs] == [0, 0, 2]
+
+
+def test_a_service_that_is_down_ends_the_run(runpod_emulator, template, tmp_path):
+    runpod_emulator.platform.faults.add(Fault("run", Status(503), times=None, after=3))
+    with RunpodComfyWorkflowExecutor() as executor:
+        tally, _ = run(executor, template, tmp_path, table(*({"color": n} for n in range(60))), jobs_at_once=1)
+    assert tally.tasks_done == 3
+    assert tally.stopped_by == "the service failed 20 times in a row"
+
+
+def test_a_run_in_which_everything_fails_stops_before_all_is_paid_for(executor, template, tmp_path):
+    data = table(*({"color": -1 - n} for n in range(60)))
+    tally, _ = run(executor, template, tmp_path, data, jobs_at_once=2)
+    assert "the first 20 jobs all failed" in tally.stopped_by
+    assert 20 <= tally.tasks_failed < 30

@@ -22,7 +22,11 @@ from runpod_comfy.errors import (
     LedgerError,
     NotFound,
     ProtocolError,
+    RateLimited,
     RunpodComfyError,
+    ServerError,
+    SubmissionUncertain,
+    TransportError,
 )
 from runpod_comfy.events import BatchFinished, Finished, OutputReady, Queued, Started
 from runpod_comfy.results import OutputFile, OutputText, WorkflowOutputImage
@@ -43,7 +47,8 @@ logger = logging.getLogger(__name__)
 
 _RESULT_KEPT_S = 25 * 60.0  # RunPod keeps a result for 30 minutes after the job's end
 _MET_BY_ALL = (AuthenticationError, ConfigurationError, LedgerError, NotFound, ProtocolError)
-_MOST_FAILED_IN_A_ROW = 20
+_OF_THE_SERVICE = (RateLimited, ServerError, SubmissionUncertain, TransportError)
+_MOST_UNANSWERED = _MOST_FAILED_AT_FIRST = 20
 _SEEDS_BELOW, _LARGE_SEEDS_BELOW = 2**32, 2**64
 
 
@@ -152,7 +157,7 @@ class DatasetRunner:
         self._options = options
         self._on_change = on_change
         self._taken = {record.index for record in folder.manifest.tasks.values()}
-        self._failed_in_a_row = 0
+        self._unanswered = 0  # failures in a row that were no row's fault
         self._counted: set[tuple[int, int]] = set()  # images of this run that the tally knows
         self.tally = Tally()
 
@@ -203,8 +208,12 @@ class DatasetRunner:
         price = options.price_per_hour_usd
         if options.max_cost_usd is not None and price is not None and tally.cost_usd(price) >= options.max_cost_usd:
             tally.stopped_by = f"${options.max_cost_usd:g} are spent"
-        if self._failed_in_a_row >= _MOST_FAILED_IN_A_ROW:
-            tally.stopped_by = f"{self._failed_in_a_row} jobs in a row failed"
+        if self._unanswered >= _MOST_UNANSWERED:
+            tally.stopped_by = f"the service failed {_MOST_UNANSWERED} times in a row"
+        elif not tally.tasks_done and tally.tasks_failed >= _MOST_FAILED_AT_FIRST:
+            tally.stopped_by = (
+                f"the first {_MOST_FAILED_AT_FIRST} jobs all failed (--no-retry-failed begins with the others)"
+            )
         return tally.stopped_by is None
 
     async def _carry_out(self, task: Task) -> None:
@@ -219,7 +228,7 @@ class DatasetRunner:
                 raise
         else:
             self.tally.tasks_done += 1
-            self._failed_in_a_row = 0
+            self._unanswered = 0
 
     async def _finish_old_job(self, task: Task) -> None:
         """Read a job that an earlier run left under way, where RunPod still has it."""
@@ -333,7 +342,7 @@ class DatasetRunner:
         about = {"row_id": task.row.id, "line": task.row.line, "try": tries, "error": error, "job_id": exc.job_id}
         self._folder.manifest.add({"schema": "failure/1", "task": task.key, "index": index, **about})
         self.tally.tasks_failed += 1
-        self._failed_in_a_row += 1
+        self._unanswered = self._unanswered + 1 if isinstance(exc, _OF_THE_SERVICE) else 0
         self.tally.failures[exc.code, node_type] += 1
         self.tally.examples.setdefault((exc.code, node_type), (task.key, str(exc)))
 
