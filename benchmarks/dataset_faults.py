@@ -334,7 +334,7 @@ def storm_over_dataset(folder: Path, storm: Storm) -> list[str]:
         (folder / "stop").touch()
         endpoint.wait(timeout=30)
     figures, wrong = _judge(folder, storm.rows, killed_at)
-    longest = max(runs, key=lambda each: len(each.rss))
+    longest = max(runs, key=lambda each: each.rss[-1][0] - each.rss[0][0])
     first, last = longest.rss[0][0], longest.rss[-1][0]
     figures |= {
         "kills": len(killed_at),

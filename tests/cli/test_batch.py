@@ -51,6 +51,17 @@ def test_rows_and_cells_become_a_dataset_and_the_same_command_goes_on(cli):
     assert len([line for line in lines() if line["schema"] == "job/1"]) == 6
 
 
+@pytest.mark.usefixtures("runpod_emulator")
+def test_the_plan_tells_what_the_rest_takes_by_what_was_made(cli):
+    first = cli("batch", "t.jinja", "rows.csv", "-o", "out", "-y", "--var", "seconds=0.01")
+    assert "estimate   not known" in first.err
+    Path("rows.csv").write_text(Path("rows.csv").read_text() + "m4;a lid;b;8\n")
+    again = cli("batch", "t.jinja", "rows.csv", "-o", "out", "--dry-run", "--price", "3600", "--var", "seconds=0.01")
+    assert "s of execution, $0." in again.err
+    assert "by 3 jobs of this folder" in again.err
+    assert "disk       about" in again.err
+
+
 def test_a_grid_needs_no_data(cli):
     done = cli("batch", "t.jinja", "--grid", "prompt=a,b", "-o", "out", "--local", "--json")
     assert json.loads(done.out)["data"]["images"] == 2

@@ -44,6 +44,11 @@ def test_without_a_folder_the_export_stands_beside_the_dataset(cli):
     assert Path("dataset-kohya/000000_0.txt").read_text() == "a mug\n"
 
 
+def test_from_within_the_dataset_the_export_stands_beside_it_too(cli, folder, monkeypatch):
+    monkeypatch.chdir(folder / "dataset")
+    assert cli("export", "csv", ".").lines == [str(folder / "dataset-csv" / "images.csv")]
+
+
 def test_hf_brings_the_folder_up_to_date_and_shows_the_upload(cli):
     done = cli("export", "hf", "dataset", "--caption", "{{ prompt }}!")
     assert "hf upload YOUR-NAME/dataset dataset . --repo-type dataset --exclude" in done.err

@@ -109,6 +109,16 @@ def test_a_tasks_number_stays_and_no_two_share_one(tmp_path):
         assert folder.index_for(task(3, "third"), taken) == 4
 
 
+def test_what_a_kill_left_half_written_goes(tmp_path):
+    with OutputFolder(tmp_path) as folder:
+        folder.write_run({})
+    half = tmp_path / "images" / "000" / ".0123456789ab.part"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    OutputFolder(tmp_path).close()
+    assert not half.exists()
+
+
 def test_one_writer_at_a_time(tmp_path):
     with OutputFolder(tmp_path):
         script = "import pathlib; from runpod_comfy.dataset.folder import OutputFolder; OutputFolder(pathlib.Path())"

@@ -1,5 +1,7 @@
 import json
+from importlib.resources import files
 
+import jsonschema
 import pytest
 
 from runpod_comfy.dataset.manifest import read_manifest
@@ -72,6 +74,8 @@ def test_chosen_images_are_a_dataset_again(dataset, tmp_path):
     assert [(each.line["task"], each.line["sample"]) for each in again.pictures] == [("person-0", 1), ("person-3", 0)]
     assert again.pictures[0].path.samefile(source.pictures[1].path)
     assert set(read_manifest(made.path / "manifest.jsonl")) == {"person-0", "person-3"}
+    schema = json.loads((files("runpod_comfy") / "schemas" / "run-record.json").read_text())
+    jsonschema.validate(json.loads((made.path / "run.json").read_text()), schema)
     assert again.run["picked_from"] == source.run["id"] != again.run["id"]
     names = {path.relative_to(made.path).as_posix() for path in made.path.rglob("*") if path.is_file()}
     assert names == {

@@ -13,6 +13,7 @@ import click
 
 from runpod_comfy._version import __version__
 from runpod_comfy.cli.dataset_display import choose_dataset_display
+from runpod_comfy.cli.dataset_estimate import estimate_lines
 from runpod_comfy.cli.dataset_log import warnings_kept
 from runpod_comfy.cli.failures import describe
 from runpod_comfy.cli.job import STAND_IN
@@ -30,11 +31,13 @@ from runpod_comfy.profiles import read_profile
 from runpod_comfy.workflow.template import WorkflowTemplate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from runpod_comfy.cli.output import Output
     from runpod_comfy.cli.targets import Target
     from runpod_comfy.dataset.grids import Axis
+    from runpod_comfy.dataset.manifest import TaskRecord
     from runpod_comfy.dataset.plan import Plan, Task
 
 __all__ = ["DatasetCommand", "DatasetOptions"]
@@ -93,7 +96,7 @@ class DatasetCommand:
                 names.check_fields({*table.columns, *template.variables, *template.optional_variables})
             if asked.dry_run and not (asked.output_dir / "run.json").exists():
                 plan = self._plan(template, table, axes, run_seed=0)
-                return self._show_and_end(plan, table, axes, plan.tasks)
+                return self._show_and_end(plan, table, axes, plan.tasks, {})
             log = asked.output_dir / ".runpod-comfy" / "warnings.log"
             with OutputFolder(asked.output_dir, names=names) as folder, warnings_kept(log, self._output):
                 return self._in(folder, template, table, axes)
@@ -111,11 +114,11 @@ class DatasetCommand:
         plan = self._plan(template, table, axes, run_seed=run_seed)
         todo = pending(plan.tasks, folder, batch_size=asked.batch_size, retry_failed=asked.retry_failed)
         if asked.dry_run:
-            return self._show_and_end(plan, table, axes, todo)
+            return self._show_and_end(plan, table, axes, todo, folder.manifest.tasks)
         _refuse_other_run(run, asked, folder)
         if folder.manifest.dropped:
             self._output.note("  the manifest's last line was cut off by a crash; it is left out")
-        self._show(plan, table, axes, todo)
+        self._show(plan, table, axes, todo, folder.manifest.tasks)
         if not todo:
             self._output.note("  nothing is left to do")
             return self._output.succeed(self._data())
@@ -177,7 +180,9 @@ class DatasetCommand:
             _refuse_split_words(NamePattern(asked.name), tasks)
         return make_plan(tasks, table, template)
 
-    def _show(self, plan: Plan, table: Table, axes: list[Axis], todo: list[Task] | tuple[Task, ...]) -> None:
+    def _show(
+        self, plan: Plan, table: Table, axes: list[Axis], todo: Sequence[Task], tasks: Mapping[str, TaskRecord]
+    ) -> None:
         asked, note = self._asked, self._output.note
         if not asked.target.asked_for:
             self._output.loud(STAND_IN)
@@ -203,9 +208,23 @@ class DatasetCommand:
             note(f"  order      by {', then '.join(plan.slowest[:3])}{loads}{instead}")
         done = plan.image_count - sum(task.num_samples for task in todo)
         note(f"  already    {done:,} images of whole rows are there" if done else "  already    nothing is there")
+        if not todo or asked.target.kind == "local":
+            return
+        lines = estimate_lines(
+            plan.image_count - done,
+            tasks,
+            root=asked.output_dir,
+            target=asked.target,
+            template_name=asked.template.name,
+            price_per_hour_usd=asked.price_per_hour_usd or read_profile().price_per_hour_usd,
+        )
+        for line in lines:
+            note(line)
 
-    def _show_and_end(self, plan: Plan, table: Table, axes: list[Axis], todo: list[Task] | tuple[Task, ...]) -> int:
-        self._show(plan, table, axes, todo)
+    def _show_and_end(
+        self, plan: Plan, table: Table, axes: list[Axis], todo: Sequence[Task], tasks: Mapping[str, TaskRecord]
+    ) -> int:
+        self._show(plan, table, axes, todo, tasks)
         self._output.note("Nothing was sent.")
         count = sum(task.num_samples for task in todo)
         return self._output.succeed({"images": plan.image_count, "jobs": len(plan.tasks), "to_make": count})

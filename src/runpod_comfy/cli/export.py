@@ -78,7 +78,7 @@ def _export(
     copied: bool,
 ) -> Result:
     from runpod_comfy.dataset.captions import Caption  # noqa: PLC0415 - `--help` needs none of it
-    from runpod_comfy.export.placing import Placing  # noqa: PLC0415 - likewise
+    from runpod_comfy.export.placing import Placing, beside  # noqa: PLC0415 - likewise
     from runpod_comfy.export.report import Request  # noqa: PLC0415 - likewise
     from runpod_comfy.export.source import read_run, read_source  # noqa: PLC0415 - likewise
 
@@ -94,7 +94,7 @@ def _export(
         return refresh_in_place(source, caption=caption)
     with progress(len(source.pictures), quiet=output.quiet) as on_image:
         request = Request(
-            target=target or root.with_name(f"{root.resolve().name}-{form}"),
+            target=target or beside(root, form),
             placing=Placing(copied=copied, stripped=strip_metadata),
             strip_inputs=strip_inputs,
             on_image=on_image,

@@ -53,7 +53,6 @@ def command(
 ) -> int:
     """Put images of the dataset OUT that SELECTIONs, exported by its gallery, give stars to into a new folder."""
     output = Output(command="pick", as_json=as_json, quiet=quiet)
-    target = target or source.with_name(f"{source.resolve().name}-picked")
     try:
         return show_result(_pick(source, selections, stars, target, output, copied=copied), output)
     except (RunpodComfyError, OSError) as exc:
@@ -61,11 +60,11 @@ def command(
 
 
 def _pick(
-    root: Path, selections: tuple[Path, ...], stars: int, target: Path, output: Output, *, copied: bool
+    root: Path, selections: tuple[Path, ...], stars: int, target: Path | None, output: Output, *, copied: bool
 ) -> Result:
     from runpod_comfy.dataset.captions import Caption  # noqa: PLC0415 - `--help` needs none of it
     from runpod_comfy.export.pick import pick  # noqa: PLC0415 - likewise
-    from runpod_comfy.export.placing import Placing  # noqa: PLC0415 - likewise
+    from runpod_comfy.export.placing import Placing, beside  # noqa: PLC0415 - likewise
     from runpod_comfy.export.report import Request  # noqa: PLC0415 - likewise
     from runpod_comfy.export.selection import chosen, read_selection  # noqa: PLC0415 - likewise
     from runpod_comfy.export.source import read_run, read_source  # noqa: PLC0415 - likewise
@@ -75,5 +74,6 @@ def _pick(
     wanted = chosen(choices, min_stars=stars)
     source = read_source(root, caption=Caption(run.get("caption")))
     output.note(f"  {len(wanted):,} of {len(source.pictures):,} images were chosen")
+    target = target or beside(root, "picked")
     with progress(len(wanted), quiet=output.quiet) as on_image:
         return pick(source, wanted, Request(target=target, placing=Placing(copied=copied), on_image=on_image))

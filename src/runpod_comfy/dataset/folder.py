@@ -72,6 +72,7 @@ class OutputFolder:
         try:
             _refuse_strangers(root)
             self.manifest = Manifest.open(root / "manifest.jsonl")
+            self._remove_halves()
             self._free_names = FreeNames(self._files_by_number() if names else {})
         except BaseException:
             self._lock.release()
@@ -151,6 +152,12 @@ class OutputFolder:
         finally:
             part.unlink(missing_ok=True)
         return relative
+
+    def _remove_halves(self) -> None:
+        """Remove what a kill left half written; the lock says that nobody else is at it."""
+        for kind in ("images", "files"):
+            for part in (self.root / kind).rglob(".*.part"):
+                part.unlink(missing_ok=True)
 
     def _files_by_number(self) -> dict[tuple[int, int], str]:
         return {

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
     from runpod_comfy.export.source import Picture
 
-__all__ = ["Placing", "link_or_copy", "new_folder"]
+__all__ = ["Placing", "beside", "link_or_copy", "new_folder"]
+
+
+def beside(root: Path, ending: str) -> Path:
+    """Return a folder beside another, named after it: ``out-kohya`` beside ``out``."""
+    parent = root.parent if root.name not in {"", ".."} else root.resolve().parent
+    return parent / f"{root.resolve().name}-{ending}"
 
 
 @contextlib.contextmanager
