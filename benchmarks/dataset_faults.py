@@ -224,7 +224,7 @@ def _paid_twice(
             continue  # of a row that can only fail
         ids = list(of_seed)
         for job, following in itertools.pairwise(ids):
-            if job not in known and task_of[seed] in uncertain:
+            if task_of[seed] in uncertain:  # the row's own POST, or the one that was to make lost lines again
                 reasons["the answer to POST /run was lost: a fault"] += 1
             elif job in failed:
                 reasons["the job had failed: a fault"] += 1

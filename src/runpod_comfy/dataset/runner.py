@@ -238,6 +238,8 @@ class DatasetRunner:
             return
         if time.time() - record.job["at"] > _RESULT_KEPT_S:
             return
+        if record.job.get("place") not in {None, getattr(self._executor, "place", None)}:
+            return  # another endpoint's
         try:
             events = attach(record.job["job_id"]).events_async()
             await self._follow(task, events, first_batch=record.job["first_batch"], is_new=False)
@@ -269,9 +271,9 @@ class DatasetRunner:
         async with aclosing(events) as following:
             async for event in following:
                 match event:
-                    case Queued(job_id=job_id) if is_new:
+                    case Queued(job_id=job_id, place=place) if is_new:
                         at = round(time.time(), 3)
-                        job = {"job_id": job_id, "first_batch": first_batch, "at": at}
+                        job = {"job_id": job_id, "place": place, "first_batch": first_batch, "at": at}
                         about_job["job_id"] = job_id
                         self._folder.manifest.add({"schema": "job/1", **base, **job})
                     case Started(worker_id=worker_id):
