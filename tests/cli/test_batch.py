@@ -51,6 +51,17 @@ def test_rows_and_cells_become_a_dataset_and_the_same_command_goes_on(cli):
     assert len([line for line in lines() if line["schema"] == "job/1"]) == 6
 
 
+@pytest.mark.usefixtures("runpod_emulator")
+def test_the_plan_tells_what_the_rest_takes_by_what_was_made(cli):
+    first = cli("batch", "t.jinja", "rows.csv", "-o", "out", "-y", "--var", "seconds=0.01")
+    assert "estimate   not known" in first.err
+    Path("rows.csv").write_text(Path("rows.csv").read_text() + "m4;a lid;b;8\n")
+    again = cli("batch", "t.jinja", "rows.csv", "-o", "out", "--dry-run", "--price", "3600", "--var", "seconds=0.01")
+    assert "s of execution, $0." in again.err
+    assert "by 3 jobs of this folder" in again.err
+    assert "disk       about" in again.err
+
+
 def test_a_grid_needs_no_data(cli):
     done = cli("batch", "t.jinja", "--grid", "prompt=a,b", "-o", "out", "--local", "--json")
     assert json.loads(done.out)["data"]["images"] == 2
@@ -77,6 +88,9 @@ def test_failed_rows_are_summed_up_and_told_by_the_exit_code(cli):
         (["rows.csv", "--max-cost", "1"], "--price"),
         (["rows.csv", "--seeds", "random"], "same, per-row, or a number"),
         (["rows.csv", "-o", "."], "holds other files"),
+        (["rows.csv", "--name", "{sku}"], "no column or variable 'sku'"),
+        (["rows.csv", "--name", "all"], "names every image the same"),
+        (["rows.csv", "--grid", "prompt=fine,val", "--name", "{prompt}-{seed}"], "--allow-split-words"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_sent(args, words, cli):
@@ -98,6 +112,30 @@ def test_a_folder_is_not_mixed_with_another_run(cli):
     cli("batch", "t.jinja", "rows.csv", "-o", "out", "--local")
     done = cli("batch", "t.jinja", "rows.csv", "-o", "out", "--local", "-n", 3)
     assert "was begun with num_samples=1" in done.err
+
+
+def test_names_that_split_datasets_are_taken_if_asked_for(cli):
+    Path("rows.csv").write_text("id,prompt\na,val\n")
+    command = ("batch", "t.jinja", "rows.csv", "-o", "out", "--local", "--name", "{prompt}/{id}.png")
+    assert cli(*command).code == 2
+    assert cli(*command, "--allow-split-words").code == 0
+    assert Path("out/images/val/a.png").is_file()
+    assert "begun with name=" in cli(*command[:-2]).err
+
+
+def test_the_folder_says_how_it_was_made_and_keeps_its_id(cli):
+    command = ("batch", "t.jinja", "rows.csv", "-o", "out", "--local")
+    cli(*command)
+    before = json.loads(Path("out/run.json").read_text())
+    assert Path("out", before["template_file"]).read_text() == TEMPLATE
+    assert json.loads(Path("out/template/graph.json").read_text())["4"]["inputs"]["filename_prefix"] == "a red mug, big"
+    Path("t.jinja").write_text(TEMPLATE + " ")
+    Path("rows.csv").write_text(Path("rows.csv").read_text() + "m4;a lid;b;8\n")
+    again = cli(*command)
+    assert "t.jinja is not what out was begun with" in again.err
+    after = json.loads(Path("out/run.json").read_text())
+    assert after["id"] == before["id"]
+    assert after["template_sha256"] != before["template_sha256"]
 
 
 def wait_until(condition):

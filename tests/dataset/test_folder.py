@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runpod_comfy import WorkflowTemplate
 from runpod_comfy.dataset.folder import OutputFolder
-from runpod_comfy.dataset.manifest import Manifest
-from runpod_comfy.dataset.metadata import metadata_text
+from runpod_comfy.dataset.manifest import Manifest, read_manifest
+from runpod_comfy.dataset.metadata import flat_rows, metadata_text
 from runpod_comfy.dataset.plan import Task
 from runpod_comfy.dataset.rows import Row
+from runpod_comfy.dataset.template_copy import copy_template, template_sha256
 from runpod_comfy.errors import ConfigurationError
 from runpod_comfy.results import OutputFile, WorkflowOutputImage
 
@@ -39,7 +41,7 @@ def test_what_was_written_is_known_when_it_is_opened_again(tmp_path):
     again = Manifest.open(path)
     again.close()
     assert again.tasks == before
-    assert (again.tasks["a"].batches, again.tasks["a"].job_ended) == (1, False)
+    assert (again.tasks["a"].whole, again.tasks["a"].job_ended) == ({0}, False)
     assert again.tasks["b"].job_ended
 
 
@@ -63,6 +65,18 @@ def test_a_manifest_that_somebody_edited_is_refused(line, tmp_path):
     path.write_text(f"{line}\n{json.dumps(image_line())}\n")
     with pytest.raises(ConfigurationError, match="line 1 is no line of a manifest"):
         Manifest.open(path)
+
+
+def test_a_manifest_is_read_while_another_process_writes_it(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    with Manifest.open(path) as manifest:
+        manifest.add(image_line("a"))
+        with path.open("ab") as file:
+            file.write(b'{"schema": "image/1", "ta')
+        assert set(read_manifest(path)) == {"a"}
+        assert path.read_bytes().endswith(b'"ta')
+    with pytest.raises(ConfigurationError, match="is no dataset"):
+        read_manifest(tmp_path / "missing.jsonl")
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
@@ -95,6 +109,16 @@ def test_a_tasks_number_stays_and_no_two_share_one(tmp_path):
         assert folder.index_for(task(3, "third"), taken) == 4
 
 
+def test_what_a_kill_left_half_written_goes(tmp_path):
+    with OutputFolder(tmp_path) as folder:
+        folder.write_run({})
+    half = tmp_path / "images" / "000" / ".0123456789ab.part"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    OutputFolder(tmp_path).close()
+    assert not half.exists()
+
+
 def test_one_writer_at_a_time(tmp_path):
     with OutputFolder(tmp_path):
         script = "import pathlib; from runpod_comfy.dataset.folder import OutputFolder; OutputFolder(pathlib.Path())"
@@ -109,14 +133,65 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
         OutputFolder(tmp_path)
 
 
+def test_a_runs_id_is_drawn_once(tmp_path):
+    with OutputFolder(tmp_path) as folder:
+        first = folder.new_run_id()
+        folder.write_run({"id": first})
+        assert (len(first), folder.new_run_id()) == (16, first)
+
+
+def test_the_card_follows_the_images_until_somebody_edits_it(tmp_path):
+    def add(sample, ending):
+        with OutputFolder(tmp_path) as folder:
+            folder.write_run({})
+            name = f"images/000/000000_{sample}.{ending}"
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+            folder.manifest.add(image_line(sample=sample, file=name))
+
+    card = tmp_path / "README.md"
+    add(0, "png")
+    assert "images/**/*.png" in card.read_text()
+    add(1, "webp")
+    assert "images/**/*.webp" in card.read_text()
+    card.write_text(card.read_text() + "My cat.")
+    add(2, "jpg")
+    assert card.read_text().endswith("My cat.")
+    assert "jpg" not in card.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("t.jinja", "template/t.jinja"),
+        ("test_flux.jinja", "template/__as_named__/test_flux.jinja"),
+        ("graph.json", "template/graph.template.json"),
+    ],
+)
+def test_the_template_is_kept_with_all_it_includes(name, kept, tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "size.jinja").write_text("16")
+    (tmp_path / name).write_text(
+        '{"1": {"class_type": "A", "inputs": {"w": {% include "parts/size.jinja" %}, "p": {{ p }}}}}'
+    )
+    (tmp_path / f"{name}.yaml").write_text("variables:\n  p:\n    default: 7\n")
+    template, root = WorkflowTemplate(tmp_path / name), tmp_path / "out"
+    assert copy_template(template, template.render(), root) == kept
+    assert WorkflowTemplate(root / kept).render() == json.loads((root / "template/graph.json").read_text())
+    before = template_sha256(template)
+    (tmp_path / "parts" / "size.jinja").write_text("17")
+    assert template_sha256(WorkflowTemplate(tmp_path / name)) != before
+
+
 # -- the metadata ------------------------------------------------------------------------------------------------------
 
 
 def flat(*images):
-    text = metadata_text(
-        [(n, 0, {"file": f"{n}.png", "row_id": str(n), "sha256": "x", **each}) for n, each in enumerate(images)]
-    )
-    return [json.loads(line) for line in text.splitlines()]
+    lines = [
+        {"file": f"{n}.png", "index": n, "sample": 0, "row_id": str(n), "sha256": "x", **each}
+        for n, each in enumerate(images)
+    ]
+    return [json.loads(line) for line in metadata_text(flat_rows(lines)).splitlines()]
 
 
 def test_every_line_has_every_column_and_a_column_one_type():

@@ -116,6 +116,22 @@ def test_an_empty_file_arrives_and_one_that_lost_its_bytes_does_not():
     assert reader.describe_loss() == "a.png arrived damaged"
 
 
+def test_a_batch_counts_as_finished_once_all_of_its_lines_are_here():
+    events = []
+    for batch in (0, 1):
+        for index in (0, 1):
+            image = picture(2 * batch + index).but(origin=Origin(batch=batch, seed=7))
+            events.append(OutputReady(output=image))
+        events.append(BatchFinished(batch=batch, batch_count=2, seed=7))
+    pieces = written(events)
+    lost = pieces.pop(1)
+    reader, arrived = read(pieces)
+    assert [each.batch for each in arrived if isinstance(each, BatchFinished)] == [1]
+    late = list(reader.feed(lost))
+    assert [type(each) for each in late] == [OutputReady, BatchFinished]
+    assert late[-1].batch == 0
+
+
 def test_a_repeated_line_counts_once():
     pieces = written([OutputReady(output=picture(1))])
     reader, events = read([pieces[0], pieces[0], *pieces[1:]])

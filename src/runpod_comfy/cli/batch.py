@@ -67,6 +67,11 @@ Exit codes: as of run; 1 where a row failed.""",
 @click.option(
     "-o", "--output-dir", type=click.Path(path_type=Path), default="dataset", show_default=True, help="The folder."
 )
+@click.option("--name", metavar="PATTERN", help="Name images so, such as '{sku}/{seed}.png', in place of by numbers.")
+@click.option("--allow-split-words", is_flag=True, help="Let --name give names with test, val, train and the like.")
+@click.option(
+    "--sidecar", type=click.Choice(["txt", "json"]), help="Write a caption, or all columns, beside each image."
+)
 @click.option("--jobs", type=click.IntRange(1, 1000), default=8, show_default=True, metavar="N", help="Jobs at once.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and send nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Start without asking.")

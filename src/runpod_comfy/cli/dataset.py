@@ -13,25 +13,31 @@ import click
 
 from runpod_comfy._version import __version__
 from runpod_comfy.cli.dataset_display import choose_dataset_display
+from runpod_comfy.cli.dataset_estimate import estimate_lines
+from runpod_comfy.cli.dataset_log import warnings_kept
 from runpod_comfy.cli.failures import describe
-from runpod_comfy.cli.job import STAND_IN, log_shown_by
+from runpod_comfy.cli.job import STAND_IN
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME
 from runpod_comfy.dataset.folder import OutputFolder
 from runpod_comfy.dataset.grids import parse_axis, product_text
-from runpod_comfy.dataset.plan import make_plan, make_tasks
+from runpod_comfy.dataset.naming import NamePattern, split_word_in
+from runpod_comfy.dataset.plan import make_plan, make_tasks, render_task
 from runpod_comfy.dataset.rows import Row, Table, read_rows
 from runpod_comfy.dataset.runner import DatasetRunner, RunOptions, Tally, pending
+from runpod_comfy.dataset.template_copy import copy_template, template_sha256
 from runpod_comfy.errors import ConfigurationError, InputError, RunpodComfyError
 from runpod_comfy.profiles import read_profile
 from runpod_comfy.workflow.template import WorkflowTemplate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from runpod_comfy.cli.output import Output
     from runpod_comfy.cli.targets import Target
     from runpod_comfy.dataset.grids import Axis
+    from runpod_comfy.dataset.manifest import TaskRecord
     from runpod_comfy.dataset.plan import Plan, Task
 
 __all__ = ["DatasetCommand", "DatasetOptions"]
@@ -65,6 +71,9 @@ class DatasetOptions:
     retry_failed: bool
     timeout_s: float | None
     progress: str | None
+    name: str | None
+    allow_split_words: bool
+    sidecar: str | None
 
 
 class DatasetCommand:
@@ -81,16 +90,20 @@ class DatasetCommand:
         try:
             template = WorkflowTemplate(asked.template)
             axes = [parse_axis(text) for text in asked.grid]
+            names = NamePattern(asked.name) if asked.name else None
             table = self._table(axes)
+            if names:
+                names.check_fields({*table.columns, *template.variables, *template.optional_variables})
             if asked.dry_run and not (asked.output_dir / "run.json").exists():
                 plan = self._plan(template, table, axes, run_seed=0)
-                return self._show_and_end(plan, table, axes, plan.tasks)
-            with OutputFolder(asked.output_dir) as folder, log_shown_by(self._output):
+                return self._show_and_end(plan, table, axes, plan.tasks, {})
+            log = asked.output_dir / ".runpod-comfy" / "warnings.log"
+            with OutputFolder(asked.output_dir, names=names) as folder, warnings_kept(log, self._output):
                 return self._in(folder, template, table, axes)
         except (RunpodComfyError, OSError, KeyboardInterrupt) as exc:
             if self._tally.images:
                 self._output.note(
-                    f"  {self._tally.images} images are kept in {asked.output_dir}; the same command goes on."
+                    f"  {self._tally.images:,} images are kept in {asked.output_dir}; the same command goes on."
                 )
             return self._output.fail(describe(exc), self._data())
 
@@ -101,16 +114,28 @@ class DatasetCommand:
         plan = self._plan(template, table, axes, run_seed=run_seed)
         todo = pending(plan.tasks, folder, batch_size=asked.batch_size, retry_failed=asked.retry_failed)
         if asked.dry_run:
-            return self._show_and_end(plan, table, axes, todo)
+            return self._show_and_end(plan, table, axes, todo, folder.manifest.tasks)
         _refuse_other_run(run, asked, folder)
         if folder.manifest.dropped:
             self._output.note("  the manifest's last line was cut off by a crash; it is left out")
-        self._show(plan, table, axes, todo)
+        self._show(plan, table, axes, todo, folder.manifest.tasks)
         if not todo:
             self._output.note("  nothing is left to do")
             return self._output.succeed(self._data())
         self._agree(sum(task.num_samples for task in todo))
-        folder.write_run(self._run_record(run_seed))
+        sha256 = template_sha256(template)
+        if run.get("template_sha256", sha256) != sha256:
+            self._output.warn(
+                f"{asked.template} is not what {folder.root} was begun with; what is there stays as it is. Its copy in "
+                "template/ is replaced."
+            )
+        first = min(plan.tasks, key=lambda task: task.index)
+        copy = copy_template(
+            template, render_task(first, template, batch_size=min(asked.batch_size, asked.num_samples)), folder.root
+        )
+        about = {"id": folder.new_run_id(), "template_file": copy, "template_sha256": sha256}
+        # What later commands have noted down, such as a caption, stays.
+        folder.write_run({**run, **self._run_record(run_seed), **about})
         return self._make(folder, template, plan, todo)
 
     def _table(self, axes: list[Axis]) -> Table:
@@ -151,9 +176,13 @@ class DatasetCommand:
                 f"That is {len(table.rows):,} rows x {cells} cells x {asked.num_samples} samples = {count:,} images. "
                 f"Pass --max-images {count} if you mean it."
             )
+        if asked.name and not asked.allow_split_words:
+            _refuse_split_words(NamePattern(asked.name), tasks)
         return make_plan(tasks, table, template)
 
-    def _show(self, plan: Plan, table: Table, axes: list[Axis], todo: list[Task] | tuple[Task, ...]) -> None:
+    def _show(
+        self, plan: Plan, table: Table, axes: list[Axis], todo: Sequence[Task], tasks: Mapping[str, TaskRecord]
+    ) -> None:
         asked, note = self._asked, self._output.note
         if not asked.target.asked_for:
             self._output.loud(STAND_IN)
@@ -179,9 +208,23 @@ class DatasetCommand:
             note(f"  order      by {', then '.join(plan.slowest[:3])}{loads}{instead}")
         done = plan.image_count - sum(task.num_samples for task in todo)
         note(f"  already    {done:,} images of whole rows are there" if done else "  already    nothing is there")
+        if not todo or asked.target.kind == "local":
+            return
+        lines = estimate_lines(
+            plan.image_count - done,
+            tasks,
+            root=asked.output_dir,
+            target=asked.target,
+            template_name=asked.template.name,
+            price_per_hour_usd=asked.price_per_hour_usd or read_profile().price_per_hour_usd,
+        )
+        for line in lines:
+            note(line)
 
-    def _show_and_end(self, plan: Plan, table: Table, axes: list[Axis], todo: list[Task] | tuple[Task, ...]) -> int:
-        self._show(plan, table, axes, todo)
+    def _show_and_end(
+        self, plan: Plan, table: Table, axes: list[Axis], todo: Sequence[Task], tasks: Mapping[str, TaskRecord]
+    ) -> int:
+        self._show(plan, table, axes, todo, tasks)
         self._output.note("Nothing was sent.")
         count = sum(task.num_samples for task in todo)
         return self._output.succeed({"images": plan.image_count, "jobs": len(plan.tasks), "to_make": count})
@@ -208,6 +251,8 @@ class DatasetCommand:
             max_cost_usd=asked.max_cost_usd,
             max_gpu_s=asked.max_gpu_s,
             timeout_s=asked.timeout_s,
+            template_sha256=template_sha256(template),
+            sidecar=asked.sidecar,
         )
         display = choose_dataset_display(asked.progress, quiet=self._output.quiet, price_per_hour_usd=price)
         already = plan.image_count - sum(task.num_samples for task in todo)
@@ -261,15 +306,35 @@ class DatasetCommand:
             "batch_size": asked.batch_size,
             "seeds": asked.seeds,
             "seed": run_seed,
+            "name": asked.name,
         }
 
 
 def _refuse_other_run(run: dict[str, Any], asked: DatasetOptions, folder: OutputFolder) -> None:
     """Refuse to mix what cannot be told apart afterwards."""
-    now = {"num_samples": asked.num_samples, "batch_size": asked.batch_size, "seeds": asked.seeds}
+    if run.get("picked_from"):
+        raise ConfigurationError(f"{folder.root} was picked from another dataset. Name another --output-dir.")
+    now = {
+        "num_samples": asked.num_samples,
+        "batch_size": asked.batch_size,
+        "seeds": asked.seeds,
+        "name": asked.name,
+    }
     for name, value in now.items():
         if run.get(name, value) != value:
             raise ConfigurationError(
                 f"{folder.root} was begun with {name}={run[name]!r}, and now it is {value!r}. Pass the same, or name "
                 "another --output-dir."
+            )
+
+
+def _refuse_split_words(names: NamePattern, tasks: list[Task]) -> None:
+    """Refuse names for which Hugging Face's loaders would leave images out without a word."""
+    for task in tasks:
+        values = {"id": task.row.id, **task.row.values, **task.variables, "seed": 0, "sample": 0, "index": task.index}
+        name = names.name_for({**values, "row": task.index})
+        if word := split_word_in(name):
+            raise ConfigurationError(
+                f"--name gives row {task.key} the name {name}: for the word {word!r} in it Hugging Face's loaders "
+                "would leave out all images without such a word. Use another column, or pass --allow-split-words."
             )

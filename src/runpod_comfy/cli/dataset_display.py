@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from runpod_comfy.cli.output import printable, write_to_stderr
+from runpod_comfy.cli.live_block import LiveBlock, cut
+from runpod_comfy.cli.output import printable, write_text_to_stderr, write_to_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from rich.console import RenderableType
-
     from runpod_comfy.dataset.runner import Tally
 
-__all__ = ["DatasetDisplay", "PlainDatasetDisplay", "block", "choose_dataset_display"]
+__all__ = ["DatasetDisplay", "LiveDatasetDisplay", "Pace", "PlainDatasetDisplay", "block", "choose_dataset_display"]
 
 _LINES_EVERY_S = 30.0
 _LINES_AT_MOST = 20
+_PACE_OVER_S = 300.0
+_BAR_COLUMNS = 60
 
 
 class DatasetDisplay(Protocol):
@@ -46,37 +48,49 @@ def choose_dataset_display(
         mode = "rich" if live else "plain"
     if quiet or mode == "none":
         return PlainDatasetDisplay(lines_at_most=0)
-    return _LiveDisplay(price_per_hour_usd) if mode == "rich" else PlainDatasetDisplay()
+    return LiveDatasetDisplay(price_per_hour_usd) if mode == "rich" else PlainDatasetDisplay()
 
 
-def block(tally: Tally, *, elapsed_s: float, price_per_hour_usd: float | None) -> list[str]:
+class Pace:
+    """How fast images come: those of the last minutes, for what is there from an earlier run took no time at all."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def note(self, now_s: float, images: int) -> None:
+        """Take in how many images there are now."""
+        if not self._seen or now_s - self._seen[-1][0] >= 1:
+            self._seen.append((now_s, images))
+        while now_s - self._seen[0][0] > _PACE_OVER_S and len(self._seen) > 2:  # noqa: PLR2004 - two tell a pace
+            self._seen.popleft()
+
+    def per_s(self, now_s: float, images: int) -> float | None:
+        """Return images a second, or None where that is not known yet."""
+        first_s, first = self._seen[0] if self._seen else (now_s, images)
+        return (images - first) / (now_s - first_s) if now_s - first_s >= 1 and images > first else None
+
+
+def block(tally: Tally, *, per_s: float | None, price_per_hour_usd: float | None) -> list[str]:
     """Return the lines that tell how far a run is."""
+    pace = ""
+    if per_s and tally.images < tally.images_wanted:
+        pace = f"   {per_s:.2f}/s   about {_duration((tally.images_wanted - tally.images) / per_s)} left"
     counts = (
         f"{tally.tasks_done:,} done   {tally.tasks_failed:,} failed   {tally.running:,} under way   "
         f"{tally.waiting:,} waiting"
     )
-    lines = [
-        f"  {tally.images:,}/{tally.images_wanted:,} images   {_rate(tally, elapsed_s)}".rstrip(),
-        f"  jobs    {counts}",
-    ]
+    lines = [f"  {tally.images:,}/{tally.images_wanted:,} images{pace}", f"  jobs      {counts}"]
     if tally.execution_s:
         cost = f"   cost at least ${tally.cost_usd(price_per_hour_usd):.2f}" if price_per_hour_usd else ""
-        lines.append(f"  GPU     {tally.execution_s:,.0f} s of execution{cost}")
+        lines.append(f"  GPU       {tally.execution_s:,.0f} s of execution{cost}")
     if tally.failures:
         (code, node_type), count = tally.failures.most_common(1)[0]
-        lines.append(f"  last    {count} x {code} {node_type}".rstrip())
+        key, message = tally.examples[code, node_type]
+        about = " ".join(message.split())
+        lines.append(f"  failed    {count:,} x {f'{code} {node_type}'.strip()}, such as row {key}: {about}")
     if tally.stopped_by:
-        lines.append(f"  stopped: {tally.stopped_by}; waiting for what runs")
+        lines.append(f"  stopped   {tally.stopped_by}; waiting for what runs")
     return lines
-
-
-def _rate(tally: Tally, elapsed_s: float) -> str:
-    made = tally.images
-    if not made or elapsed_s < 1:
-        return ""
-    per_s = made / elapsed_s
-    left = (tally.images_wanted - tally.images) / per_s
-    return f"{per_s:.2f}/s   about {_duration(left)} left"
 
 
 def _duration(seconds: float) -> str:
@@ -106,8 +120,9 @@ class PlainDatasetDisplay:
         self.write_line = write_line
         self._lines_at_most = lines_at_most
         self._clock = clock
-        self._begun_s = self._said_s = clock()
-        self._said_images = 0
+        self._said_s = clock()
+        self._said_images: int | None = None
+        self._pace = Pace()
 
     def __enter__(self) -> Self:
         return self
@@ -120,55 +135,76 @@ class PlainDatasetDisplay:
         if not self._lines_at_most:
             return
         now = self._clock()
+        self._pace.note(now, tally.images)
+        if self._said_images is None:
+            self._said_images = tally.images
         further = tally.images - self._said_images >= max(1, tally.images_wanted / self._lines_at_most)
         if further or now - self._said_s >= _LINES_EVERY_S:
             self._said_s, self._said_images = now, tally.images
-            lines = block(tally, elapsed_s=now - self._begun_s, price_per_hour_usd=None)
+            lines = block(tally, per_s=self._pace.per_s(now, tally.images), price_per_hour_usd=None)
             self.write_line(printable(lines[0]))
 
 
-class _LiveDisplay:
-    def __init__(self, price_per_hour_usd: float | None) -> None:
-        from rich.console import Console  # noqa: PLC0415 - 50 ms, and only a terminal needs it
-        from rich.live import Live  # noqa: PLC0415 - likewise
+class LiveDatasetDisplay:
+    """A bar and the block below it.
 
+    Args:
+        price_per_hour_usd: What a worker costs, or None.
+        write: Writes to the terminal.
+        clock: Seconds from any zero.
+        width: Gives the terminal's width in columns; None asks it.
+    """
+
+    def __init__(
+        self,
+        price_per_hour_usd: float | None = None,
+        *,
+        write: Callable[[str], None] = write_text_to_stderr,
+        clock: Callable[[], float] = time.monotonic,
+        width: Callable[[], int] | None = None,
+    ) -> None:
         self._price = price_per_hour_usd
-        self._begun_s = time.monotonic()
+        self._clock = clock
+        self._pace = Pace()
         self._tally: Tally | None = None
-        self._live = Live(
-            get_renderable=self._render,
-            console=Console(stderr=True),
-            refresh_per_second=4,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        self._block = LiveBlock(self._lines, write=write, **({"width": width} if width else {}))
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self._block.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._live.stop()
+        self._block.__exit__(*exc_info)
 
     def update(self, tally: Tally) -> None:
+        """Take the tally in; it is drawn a moment later."""
         self._tally = tally
+        self._pace.note(self._clock(), tally.images)
 
     def write_line(self, text: str) -> None:
-        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Write a line above the block."""
+        self._block.write_line(text)
 
-    def _render(self) -> RenderableType:
-        from rich.console import Group  # noqa: PLC0415 - as above
-        from rich.padding import Padding  # noqa: PLC0415 - as above
-        from rich.progress_bar import ProgressBar  # noqa: PLC0415 - as above
-        from rich.text import Text  # noqa: PLC0415 - as above
-
+    def _lines(self, width: int) -> list[str]:
         tally = self._tally
         if tally is None:
-            return Text("  starting")
-        bar = ProgressBar(total=max(1, tally.images_wanted), completed=tally.images, width=40)
-        elapsed_s = time.monotonic() - self._begun_s
-        lines = block(tally, elapsed_s=elapsed_s, price_per_hour_usd=self._price)
-        return Group(
-            Padding(bar, (0, 0, 0, 2)), *(Text(printable(line), no_wrap=True, overflow="ellipsis") for line in lines)
-        )
+            return ["  starting"[:width]]
+        pace = self._pace.per_s(self._clock(), tally.images)
+        lines = block(tally, per_s=pace, price_per_hour_usd=self._price)
+        return [_bar(tally, min(_BAR_COLUMNS, width - 2)), *(cut(printable(line), width) for line in lines)]
+
+
+def _bar(tally: Tally, columns: int) -> str:
+    done = round(columns * min(1.0, tally.images / max(1, tally.images_wanted)))
+    full, empty = ("━", "━") if _writes("━") and not os.environ.get("NO_COLOR") else ("#", "-")
+    if full == empty:
+        return f"  \x1b[32m{full * done}\x1b[0m\x1b[2m{empty * (columns - done)}\x1b[0m"
+    return f"  {full * done}{empty * (columns - done)}"
+
+
+def _writes(symbol: str) -> bool:
+    try:
+        symbol.encode(getattr(sys.stderr, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

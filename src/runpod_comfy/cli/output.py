@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.cli.failures import Failure
 
-__all__ = ["Output", "open_streams", "printable", "tidy_streams", "write_to_stderr"]
+__all__ = ["Output", "open_streams", "printable", "tidy_streams", "write_text_to_stderr", "write_to_stderr"]
 
 _STDERR = 2
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
@@ -151,6 +151,11 @@ def _lenient(exc: UnicodeError) -> tuple[str | bytes, int]:
 def write_to_stderr(line: str) -> None:
     """Write one line to stderr."""
     _write(sys.stderr, line + "\n")
+
+
+def write_text_to_stderr(text: str) -> None:
+    """Write text to stderr as it is."""
+    _write(sys.stderr, text)
 
 
 def _write(stream: TextIO | None, text: str) -> None:

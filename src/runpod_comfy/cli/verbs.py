@@ -35,6 +35,10 @@ class _Listed(NamedTuple):
 _VERBS = {
     "run": _Listed("runpod_comfy.cli.run", "Run a workflow: template and photos in, images out."),
     "batch": _Listed("runpod_comfy.cli.batch", "Run a workflow for every row of a table, or over a grid: a dataset."),
+    "export": _Listed(
+        "runpod_comfy.cli.export", "Write a dataset for Hugging Face, kohya, Civitai, webdataset or a table."
+    ),
+    "pick": _Listed("runpod_comfy.cli.pick", "Put the images chosen in a gallery into a folder of their own."),
     "jobs": _Listed("runpod_comfy.cli.jobs", "List the jobs that were submitted, and what became of them."),
     "collect": _Listed("runpod_comfy.cli.collect", "Fetch what jobs made while nobody watched, before it expires."),
     "template": _Listed("runpod_comfy.cli.template", "Make a workflow a template, look at one, check one."),

@@ -7,29 +7,39 @@
     ├── files/000/…               what is no picture: videos, sounds, latents
     ├── manifest.jsonl            the truth, failures too (see ``manifest``)
     ├── metadata.jsonl            one flat line for each image that exists: what data loaders open
+    ├── README.md                 the dataset's card (see ``card``)
     ├── run.json                  what was asked
+    ├── template/                 the workflow as it was (see ``template_copy``)
     └── .runpod-comfy/lock        one writer at a time
 
-Names are digits only: words such as ``test`` or ``val`` in a path make Hugging Face's ImageFolder drop files (seen with
-datasets 5.2), a dot cuts webdataset's keys, and names from users' data would have to be made safe. A thousand rows
-share a folder, since hubs and file managers dislike more than ten thousand entries.
+Names are digits only, unless a pattern was asked for (see ``naming``): words such as ``test`` or ``val`` in a path make
+Hugging Face's ImageFolder drop files (seen with datasets 5.2), a dot cuts webdataset's keys, and names from users' data
+have to be made safe. A thousand rows share a folder, since hubs and file managers dislike more than ten thousand
+entries.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import hashlib
 import json
 import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from runpod_comfy.dataset.captions import Caption
+from runpod_comfy.dataset.card import card_text
 from runpod_comfy.dataset.manifest import Manifest
-from runpod_comfy.dataset.metadata import metadata_text
+from runpod_comfy.dataset.metadata import flat_rows, metadata_text
+from runpod_comfy.dataset.naming import FreeNames
 from runpod_comfy.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from runpod_comfy.dataset.naming import NamePattern
     from runpod_comfy.dataset.plan import Task
     from runpod_comfy.results import OutputFile
 
@@ -38,6 +48,7 @@ __all__ = ["OutputFolder", "RunRecord"]
 RunRecord = dict[str, Any]
 
 _ROWS_A_FOLDER = 1000
+_METADATA_EVERY_S = 30.0
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/gif": "gif"}
 
 
@@ -46,19 +57,23 @@ class OutputFolder:
 
     Args:
         root: The folder; made where it is missing.
+        names: Names images by what their rows say, in place of by their numbers.
 
     Raises:
         ConfigurationError: Another process writes there, it holds something else, or its manifest was edited.
         OSError: It cannot be written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, names: NamePattern | None = None) -> None:
         self.root = root
+        self._names = names
         root.mkdir(parents=True, exist_ok=True)
         self._lock = _Lock(root / ".runpod-comfy" / "lock")
         try:
             _refuse_strangers(root)
             self.manifest = Manifest.open(root / "manifest.jsonl")
+            self._remove_halves()
+            self._free_names = FreeNames(self._files_by_number() if names else {})
         except BaseException:
             self._lock.release()
             raise
@@ -73,8 +88,8 @@ class OutputFolder:
         """Write the metadata and let others in."""
         try:
             self.write_metadata()
-            self.manifest.close()
         finally:
+            self.manifest.close()
             self._lock.release()
 
     @property
@@ -93,6 +108,11 @@ class OutputFolder:
         """Say what was asked."""
         _write_whole(self.root / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
+    def new_run_id(self) -> str:
+        """Return the id of the run that the folder was begun with, or a new one: 16 hexadecimal digits."""
+        found = (self.run or {}).get("id")
+        return found if isinstance(found, str) else secrets.token_hex(8)
+
     def index_for(self, task: Task, taken: set[int]) -> int:
         """Return the number that names a task's files: the one it has had, its place in the data, or a free one."""
         record = self.manifest.tasks.get(task.key)
@@ -104,14 +124,25 @@ class OutputFolder:
         taken.add(index)
         return index
 
-    def save(self, output: OutputFile, index: int, sample: int, *, is_image: bool) -> Path:
+    def save(
+        self, output: OutputFile, index: int, sample: int, *, is_image: bool, values: Mapping[str, Any] | None = None
+    ) -> Path:
         """Write an output's bytes under its number and return the path below the folder.
 
         A file of that number is replaced: it belongs to a batch that was not whole.
+
+        Args:
+            output: The output.
+            index: Its task's number.
+            sample: Its place among the task's outputs.
+            is_image: Whether it is a picture.
+            values: What a pattern of names may use.
         """
         ending = _EXTENSIONS.get(output.media_type) or _plain_suffix(output.name)
-        kind = "images" if is_image else "files"
-        relative = Path(kind, f"{index // _ROWS_A_FOLDER:03}", f"{index:06}_{sample}.{ending}")
+        relative = Path("images" if is_image else "files", f"{index // _ROWS_A_FOLDER:03}", f"{index:06}_{sample}")
+        if is_image and self._names is not None:
+            relative = Path("images", self._free_names.name_for(self._names.name_for(values or {}), (index, sample)))
+        relative = relative.with_name(f"{relative.name}.{ending}")
         path = self.root / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{secrets.token_hex(6)}.part")
@@ -122,23 +153,84 @@ class OutputFolder:
             part.unlink(missing_ok=True)
         return relative
 
+    def _remove_halves(self) -> None:
+        """Remove what a kill left half written; the lock says that nobody else is at it."""
+        for kind in ("images", "files"):
+            for part in (self.root / kind).rglob(".*.part"):
+                part.unlink(missing_ok=True)
+
+    def _files_by_number(self) -> dict[tuple[int, int], str]:
+        return {
+            (record.index, sample): image["file"].rpartition(".")[0].removeprefix("images/")
+            for record in self.manifest.tasks.values()
+            for sample, image in record.images.items()
+        }
+
+    def write_sidecar(self, image: Mapping[str, Any], kind: str) -> None:
+        """Write what an image's line says into a file beside it: ``txt`` for its caption, ``json`` for its columns.
+
+        Raises:
+            ConfigurationError: The caption cannot be made.
+            OSError: It cannot be written.
+        """
+        caption = Caption((self.run or {}).get("caption"))
+        text = caption.of(image) if kind == "txt" else metadata_text(flat_rows([image], caption))
+        _write_whole((self.root / image["file"]).with_suffix(f".{kind}"), text)
+
     def is_whole(self, image: Mapping[str, Any]) -> bool:
         """Whether an image's file is there with the size that its line says."""
         try:
-            return bool((self.root / image["file"]).stat().st_size == image["size_bytes"])
+            # Of tens of thousands, so without making a path of each.
+            return bool(os.stat(f"{self.root}/{image['file']}").st_size == image["size_bytes"])  # noqa: PTH116 - see above
         except OSError:
             return False
 
     def write_metadata(self) -> None:
-        """Write ``metadata.jsonl`` anew, where there are images."""
-        images = (
-            (record.index, sample, image)
+        """Write ``metadata.jsonl`` anew, and the card where nobody has edited it, if there are images.
+
+        Raises:
+            ConfigurationError: The caption that ``run.json`` asks for cannot be made.
+            OSError: It cannot be written.
+        """
+        self._write_metadata(self._images())
+
+    async def keep_metadata(self, stop: asyncio.Event) -> None:
+        """Write the metadata now and then until ``stop`` is set, so that a crash leaves it at most so old."""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_METADATA_EVERY_S):
+                    await stop.wait()
+            if not stop.is_set():
+                # The list is made here: the manifest may grow while the text is made.
+                await asyncio.to_thread(self._write_metadata, self._images())
+
+    def _images(self) -> list[Mapping[str, Any]]:
+        return [
+            image
             for record in sorted(self.manifest.tasks.values(), key=lambda each: each.index)
-            for sample, image in sorted(record.images.items())
-            if image.get("kind") == "images" and (self.root / image["file"]).exists()
-        )
-        if text := metadata_text(images):
-            _write_whole(self.root / "metadata.jsonl", text)
+            for _, image in sorted(record.images.items())
+            if image["file"].startswith("images/")
+        ]
+
+    def _write_metadata(self, images: list[Mapping[str, Any]]) -> None:
+        run = self.run or {}
+        there = (image for image in images if os.path.exists(f"{self.root}/{image['file']}"))  # noqa: PTH110 - likewise
+        rows = flat_rows(there, Caption(run.get("caption")))
+        if rows:
+            _write_whole(self.root / "metadata.jsonl", metadata_text(rows))
+            self._write_card(rows, run)
+
+    def _write_card(self, rows: Sequence[Mapping[str, Any]], run: RunRecord) -> None:
+        path, ours = self.root / "README.md", self.root / ".runpod-comfy" / "card.sha256"
+        if path.exists() and not (ours.exists() and ours.read_text() == _digest(path.read_bytes())):
+            return
+        text = card_text(rows, run, title=self.root.resolve().name)
+        _write_whole(path, text)
+        _write_whole(ours, _digest(text.encode()))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _refuse_strangers(root: Path) -> None:

@@ -6,17 +6,19 @@ schema       a line says
 job/1        a job of this task was accepted: where, under which id, from which batch on
 image/1      an image is on disk (written before the line is)
 batch/1      a batch of this task is whole: all its images are above
+done/1       a job of this task ended with everything: how long it waited and computed
 failure/1    a try of this task ended without everything
 ===========  =========================================================================================================
 
 A crash can cut the last line; readers drop it and writers go on behind the last whole one. No line holds a key, an
-image or a presigned address.
+image or a presigned address. ``schemas/manifest-line.json`` describes the lines.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Manifest", "TaskRecord"]
+__all__ = ["Manifest", "TaskRecord", "read_manifest"]
 
 
 @dataclass(slots=True)
@@ -37,7 +39,8 @@ class TaskRecord:
     Attributes:
         index: Its number, which names its files.
         images: Its images' lines by sample number; a later line replaces an earlier one.
-        batches: How many of its batches are whole, from the first on.
+        whole: Its batches that are whole.
+        done: The lines of its jobs that ended well.
         failures: Its failed tries' lines.
         job: The line of its last job, or None.
         job_ended: Whether that job is known to have ended.
@@ -45,10 +48,27 @@ class TaskRecord:
 
     index: int
     images: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    batches: int = 0
+    whole: set[int] = field(default_factory=set)
+    done: list[Mapping[str, Any]] = field(default_factory=list)
     failures: list[Mapping[str, Any]] = field(default_factory=list)
     job: Mapping[str, Any] | None = None
     job_ended: bool = False
+
+
+def read_manifest(path: Path) -> dict[str, TaskRecord]:
+    """Return what a manifest says, by the tasks' keys; a batch may be writing it meanwhile.
+
+    Raises:
+        ConfigurationError: There is none, or a line of it cannot be read.
+    """
+    try:
+        return _read(path).tasks
+    except FileNotFoundError as exc:
+        raise ConfigurationError(
+            f"{path.parent} is no dataset: it has no {path.name}. Name a folder that `batch` made."
+        ) from exc
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
 
 
 class Manifest:
@@ -63,14 +83,13 @@ class Manifest:
     """
 
     def __init__(self, path: Path) -> None:
-        self.tasks: dict[str, TaskRecord] = {}
-        self.dropped = False
-        self._path = path
-        end = self._read()
+        found = _read(path) if path.exists() else _Found()
+        self.tasks = found.tasks
+        self.dropped = found.dropped
         # Opened for reading too: Windows truncates nothing that is open for appending alone.
         self._file = path.open("r+b") if path.exists() else path.open("x+b")
-        self._file.truncate(end)
-        self._file.seek(end)
+        self._file.truncate(found.size_bytes)
+        self._file.seek(found.size_bytes)
 
     @classmethod
     def open(cls, path: Path) -> Manifest:
@@ -84,9 +103,9 @@ class Manifest:
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Write one line; it survives the end of this process, and a power cut loses at most the last ones."""
-        self._file.write(json_line(line).encode("utf-8", "surrogatepass"))
+        self._file.write(json_line(line).encode())
         self._file.flush()
-        self._note(line)
+        _note(self.tasks, line)
 
     def close(self) -> None:
         """Make sure that all lines are on disk."""
@@ -100,40 +119,60 @@ class Manifest:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _read(self) -> int:
-        """Take in every whole line and return where the last one ends."""
-        if not self._path.exists():
-            return 0
-        end = 0
-        with self._path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                if not raw.endswith(b"\n"):
-                    self.dropped = True
-                    break
-                try:
-                    line = json.loads(raw)
-                    self._note(line)
-                except (ValueError, TypeError, KeyError, AttributeError) as exc:
-                    raise ConfigurationError(
-                        f"{self._path}, line {number} is no line of a manifest. Put the file back as it was, or start "
-                        "with another --output-dir."
-                    ) from exc
-                end += len(raw)
-        return end
 
-    def _note(self, line: Mapping[str, Any]) -> None:
-        record = self.tasks.setdefault(line["task"], TaskRecord(index=line["index"]))
-        match line["schema"]:
-            case "job/1":
-                record.job, record.job_ended = line, False
-            case "image/1":
-                record.images[line["sample"]] = line
-            case "batch/1":
-                # Batches come in their order, so the last one tells how many there are.
-                record.batches = max(record.batches, line["batch"] + 1)
-                record.job_ended = record.job_ended or record.batches >= line["batches"]
-            case "failure/1":
-                record.failures.append(line)
-                record.job_ended = True
-            case _:  # of a later version
-                pass
+@dataclass(slots=True)
+class _Found:
+    """What a file holds: the tasks, the bytes of its whole lines, and whether a cut one follows them."""
+
+    tasks: dict[str, TaskRecord] = field(default_factory=dict)
+    size_bytes: int = 0
+    dropped: bool = False
+
+
+def _read(path: Path) -> _Found:
+    found = _Found()
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            if not raw.endswith(b"\n"):
+                found.dropped = True
+                break
+            try:
+                _note(found.tasks, json.loads(raw))
+            except (ValueError, TypeError, KeyError, AttributeError) as exc:
+                raise ConfigurationError(
+                    f"{path}, line {number} is no line of a manifest. Put the file back as it was, or start "
+                    "with another --output-dir."
+                ) from exc
+            found.size_bytes += len(raw)
+    return found
+
+
+def _note(tasks: dict[str, TaskRecord], line: Mapping[str, Any]) -> None:
+    record = tasks.setdefault(line["task"], TaskRecord(index=line["index"]))
+    match line["schema"]:
+        case "job/1":
+            record.job, record.job_ended = line, False
+        case "image/1":
+            record.images[line["sample"]] = _sharing(line, record.images)
+        case "batch/1":
+            record.whole.add(line["batch"])
+            record.job_ended = record.job_ended or len(record.whole) >= line["batches"]
+        case "done/1":
+            record.done.append(line)
+            record.job_ended = True
+        case "failure/1":
+            record.failures.append(line)
+            record.job_ended = True
+        case _:  # of a later version
+            pass
+
+
+def _sharing(line: Mapping[str, Any], images: Mapping[int, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the line with what another one of its task says too as the same objects: tens of thousands are kept."""
+    other = next(iter(images.values()), {})
+
+    def shared(name: str, value: Any) -> Any:
+        theirs = other.get(name)
+        return theirs if type(theirs) is type(value) and theirs == value else value
+
+    return {sys.intern(name): shared(name, value) for name, value in line.items()}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runpod_comfy.dataset.rows import Row, Table
     from runpod_comfy.workflow.template import WorkflowTemplate
 
-__all__ = ["SEED_POLICIES", "Plan", "Task", "make_plan", "make_tasks"]
+__all__ = ["SEED_POLICIES", "Plan", "Task", "make_plan", "make_tasks", "render_task"]
 
 SEED_POLICIES: Final = ("same", "per-row")
 """``same``: one set of seeds for all; ``per-row``: a row's cells share theirs, and rows differ."""
@@ -217,20 +217,33 @@ def _costs(tasks: Sequence[Task], template: WorkflowTemplate) -> dict[str, int]:
     if not tasks:
         return {}
     first = tasks[0]
-    base = _render(first, template)
+    base = render_task(first, template)
     costs: dict[str, int] = {}
     for name in dict.fromkeys(name for task in tasks for name in task.variables):
         value = _text(first.variables.get(name))
         other = next((task for task in tasks if _text(task.variables.get(name)) != value), None)
         if other is not None and name in other.variables:
-            changed = _render(first, template, {name: other.variables[name]})
+            changed = render_task(first, template, {name: other.variables[name]})
             costs[name] = _cost(base, changed)
     return costs
 
 
-def _render(task: Task, template: WorkflowTemplate, changed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def render_task(
+    task: Task, template: WorkflowTemplate, changed: Mapping[str, Any] | None = None, *, batch_size: int = 1
+) -> dict[str, Any]:
+    """Return the graph of a task's first batch; where its photos will be on the worker is not known and made up.
+
+    Args:
+        task: The task.
+        template: What it runs.
+        changed: Variables in place of its own.
+        batch_size: Images in a batch.
+
+    Raises:
+        TemplateError: The template cannot be rendered.
+    """
     names = [f"rcc/{number:02d}.png" for number in range(len(task.photos))]
-    given: dict[str, Any] = {"input_images_dir": "/comfyui/input/rcc", "input_images": names, "batch_size": 1}
+    given: dict[str, Any] = {"input_images_dir": "/comfyui/input/rcc", "input_images": names, "batch_size": batch_size}
     if template.uses("seed"):
         given["seed"] = task.seed
     return template.render({**given, **task.variables, **(changed or {})})

@@ -12,18 +12,29 @@ import logging
 import time
 from collections import Counter
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from runpod_comfy.errors import JobError, RunpodComfyError
-from runpod_comfy.events import BatchFinished, Finished, OutputReady, Queued
+from runpod_comfy.dataset.wholeness import SampleNumbers, batches_in, missing_stretches, whole_batches
+from runpod_comfy.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    LedgerError,
+    NotFound,
+    ProtocolError,
+    RateLimited,
+    RunpodComfyError,
+    ServerError,
+    SubmissionUncertain,
+    TransportError,
+)
+from runpod_comfy.events import BatchFinished, Finished, OutputReady, Queued, Started
 from runpod_comfy.results import OutputFile, OutputText, WorkflowOutputImage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from runpod_comfy.dataset.folder import OutputFolder
-    from runpod_comfy.dataset.manifest import TaskRecord
     from runpod_comfy.dataset.plan import Task
     from runpod_comfy.events import Event
     from runpod_comfy.executors.base import WorkflowExecutor
@@ -35,6 +46,9 @@ __all__ = ["DatasetRunner", "RunOptions", "Tally", "pending"]
 logger = logging.getLogger(__name__)
 
 _RESULT_KEPT_S = 25 * 60.0  # RunPod keeps a result for 30 minutes after the job's end
+_MET_BY_ALL = (AuthenticationError, ConfigurationError, LedgerError, NotFound, ProtocolError)
+_OF_THE_SERVICE = (RateLimited, ServerError, SubmissionUncertain, TransportError)
+_MOST_UNANSWERED = _MOST_FAILED_AT_FIRST = 20
 _SEEDS_BELOW, _LARGE_SEEDS_BELOW = 2**32, 2**64
 
 
@@ -49,6 +63,8 @@ class RunOptions:
         max_cost_usd: Start nothing more once the lower bound of the cost has reached this.
         max_gpu_s: Start nothing more once so many seconds of execution have been used.
         timeout_s: Give up one job after so many seconds.
+        template_sha256: Of the template and what it includes; kept with each image.
+        sidecar: ``txt`` for a file with the caption beside each image, ``json`` for one with its columns, or None.
     """
 
     batch_size: int = 1
@@ -57,6 +73,8 @@ class RunOptions:
     max_cost_usd: float | None = None
     max_gpu_s: float | None = None
     timeout_s: float | None = None
+    template_sha256: str | None = None
+    sidecar: str | None = None
 
 
 @dataclass(slots=True)
@@ -108,7 +126,7 @@ def pending(tasks: Sequence[Task], folder: OutputFolder, *, batch_size: int, ret
             return True
         if record.failures and not retry_failed:
             return False
-        return _whole_batches(record, folder) < _batches(task, batch_size)
+        return len(whole_batches(record, folder)) < batches_in(task.num_samples, batch_size)
 
     return [task for task in tasks if wanted(task)]
 
@@ -139,6 +157,8 @@ class DatasetRunner:
         self._options = options
         self._on_change = on_change
         self._taken = {record.index for record in folder.manifest.tasks.values()}
+        self._unanswered = 0  # failures in a row that were no row's fault
+        self._counted: set[tuple[int, int]] = set()  # images of this run that the tally knows
         self.tally = Tally()
 
     async def run(self, tasks: Sequence[Task], *, already: int = 0) -> Tally:
@@ -157,12 +177,17 @@ class DatasetRunner:
         tally.images_wanted = already + sum(task.num_samples for task in tasks)
         tally.waiting = len(tasks)
         queue = iter(tasks)
+        stop = asyncio.Event()
+        keeping = asyncio.create_task(self._folder.keep_metadata(stop))
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._options.jobs_at_once, len(tasks))):
                     group.create_task(self._work(queue))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        finally:
+            stop.set()
+            await keeping
         return tally
 
     async def _work(self, queue: Iterator[Task]) -> None:
@@ -183,46 +208,55 @@ class DatasetRunner:
         price = options.price_per_hour_usd
         if options.max_cost_usd is not None and price is not None and tally.cost_usd(price) >= options.max_cost_usd:
             tally.stopped_by = f"${options.max_cost_usd:g} are spent"
+        if self._unanswered >= _MOST_UNANSWERED:
+            tally.stopped_by = f"the service failed {_MOST_UNANSWERED} times in a row"
+        elif not tally.tasks_done and tally.tasks_failed >= _MOST_FAILED_AT_FIRST:
+            tally.stopped_by = (
+                f"the first {_MOST_FAILED_AT_FIRST} jobs all failed (--no-retry-failed begins with the others)"
+            )
         return tally.stopped_by is None
 
     async def _carry_out(self, task: Task) -> None:
         try:
-            if not await self._finish_old_job(task):
-                await self._follow(task, self._submit(task), first_batch=self._whole(task))
+            await self._finish_old_job(task)
+            for stretch in missing_stretches(self._whole(task), self._batch_count(task)):
+                await self._follow(task, self._submit(task, stretch), first_batch=stretch.start)
         except RunpodComfyError as exc:
             self._fail(task, exc)
-            if not isinstance(exc, JobError) and self.tally.tasks_done == 0 and self.tally.tasks_failed == 1:
+            if isinstance(exc, _MET_BY_ALL) and self.tally.tasks_done == 0 and self.tally.tasks_failed == 1:
                 # The very first answer says no, and not for reasons of this row: so will all the others.
                 raise
         else:
             self.tally.tasks_done += 1
+            self._unanswered = 0
 
-    async def _finish_old_job(self, task: Task) -> bool:
-        """Read a job that an earlier run left under way; True where the task is then whole."""
+    async def _finish_old_job(self, task: Task) -> None:
+        """Read a job that an earlier run left under way, where RunPod still has it."""
         record = self._folder.manifest.tasks.get(task.key)
         attach = getattr(self._executor, "attach", None)
         if record is None or record.job is None or record.job_ended or attach is None:
-            return False
+            return
         if time.time() - record.job["at"] > _RESULT_KEPT_S:
-            return False
+            return
+        if record.job.get("place") not in {None, getattr(self._executor, "place", None)}:
+            return  # another endpoint's
         try:
             events = attach(record.job["job_id"]).events_async()
             await self._follow(task, events, first_batch=record.job["first_batch"], is_new=False)
         except RunpodComfyError as exc:
             logger.info("task %s: what was left of its job could not be read: %s", task.key, exc)
-        return self._whole(task) >= _batches(task, self._options.batch_size)
 
-    def _submit(self, task: Task) -> AsyncGenerator[Event]:
-        done = self._whole(task)
+    def _submit(self, task: Task, batches: range) -> AsyncGenerator[Event]:
+        first = batches.start * self._options.batch_size
         below = _SEEDS_BELOW if task.seed < _SEEDS_BELOW else _LARGE_SEEDS_BELOW
         return cast(
             "AsyncGenerator[Event]",
             self._executor.watch_workflow_async(
                 self._template,
                 task.photos,
-                task.num_samples - done * self._options.batch_size,
+                min(len(batches) * self._options.batch_size, task.num_samples - first),
                 batch_size=self._options.batch_size,
-                seed=(task.seed + done) % below,
+                seed=(task.seed + batches.start) % below,
                 variables=task.variables,
                 timeout=self._options.timeout_s,
             ),
@@ -231,38 +265,46 @@ class DatasetRunner:
     async def _follow(self, task: Task, events: Any, *, first_batch: int, is_new: bool = True) -> None:
         index = self._folder.index_for(task, self._taken)
         record = self._folder.manifest.tasks.get(task.key)
-        # Images of a batch that was not whole are made again, under the same numbers.
-        sample = sum(1 for each in record.images.values() if each["batch"] < first_batch) if record else 0
+        numbers = SampleNumbers(record, batch_size=self._options.batch_size)
         base = {"task": task.key, "index": index}
+        about_job: dict[str, Any] = {"job_id": record.job["job_id"] if record and record.job else None}
         async with aclosing(events) as following:
             async for event in following:
                 match event:
-                    case Queued(job_id=job_id) if is_new:
+                    case Queued(job_id=job_id, place=place) if is_new:
                         at = round(time.time(), 3)
-                        job = {"job_id": job_id, "first_batch": first_batch, "at": at}
+                        job = {"job_id": job_id, "place": place, "first_batch": first_batch, "at": at}
+                        about_job["job_id"] = job_id
                         self._folder.manifest.add({"schema": "job/1", **base, **job})
+                    case Started(worker_id=worker_id):
+                        about_job["worker_id"] = worker_id
                     case OutputReady(output=OutputText()):
                         pass
                     case OutputReady(output=OutputFile() as output):
                         batch = first_batch + (output.batch or 0)
+                        sample = numbers.next_of(batch)
                         line = await asyncio.to_thread(self._save, task, output, index, sample)
-                        self._folder.manifest.add({"schema": "image/1", **base, "batch": batch, **line})
-                        sample += 1
-                        self.tally.images += isinstance(output, WorkflowOutputImage)
+                        self._folder.manifest.add({"schema": "image/1", **base, "batch": batch, **line, **about_job})
+                        if isinstance(output, WorkflowOutputImage) and (index, sample) not in self._counted:
+                            self._counted.add((index, sample))
+                            self.tally.images += 1
                         self._on_change(self.tally)
                     case BatchFinished(batch=batch):
-                        batches = _batches(task, self._options.batch_size)
-                        about = {"batch": first_batch + batch, "batches": batches}
+                        about = {"batch": first_batch + batch, "batches": self._batch_count(task)}
                         self._folder.manifest.add({"schema": "batch/1", **base, **about})
                     case Finished(result=result):
                         self._count(result.timings)
+                        self._folder.manifest.add({"schema": "done/1", **base, **about_job, **asdict(result.timings)})
 
     def _save(self, task: Task, output: OutputFile, index: int, sample: int) -> dict[str, Any]:
         is_image = isinstance(output, WorkflowOutputImage)
-        path = self._folder.save(output, index, sample, is_image=is_image)
+        seed = None if output.seed is None else str(output.seed)
+        numbers = {"id": task.row.id, "index": index, "row": index, "sample": sample, "seed": seed}
+        values = {**numbers, **task.row.values, **task.variables, **numbers}
+        path = self._folder.save(output, index, sample, is_image=is_image, values=values)
         width, height = _size(output) if is_image else (None, None)
         extra = {name: value for name, value in task.row.values.items() if name not in task.variables}
-        return {
+        line = {
             "row_id": task.row.id,
             "sample": sample,
             "file": path.as_posix(),
@@ -276,9 +318,14 @@ class DatasetRunner:
             "variables": dict(task.variables),
             "columns": {name: value for name, value in extra.items() if name != "seed"},
             # As text: JavaScript rounds what is above 2**53.
-            "seed": None if output.seed is None else str(output.seed),
+            "seed": seed,
             "node": {"id": output.node_id, "title": output.origin.node_title},
+            "photos": [photo.as_posix() for photo in task.photos],
+            "template_sha256": self._options.template_sha256,
         }
+        if is_image and self._options.sidecar:
+            self._folder.write_sidecar({**line, "index": index}, self._options.sidecar)
+        return line
 
     def _fail(self, task: Task, exc: RunpodComfyError) -> None:
         partial = getattr(exc, "partial", None)
@@ -297,30 +344,23 @@ class DatasetRunner:
         about = {"row_id": task.row.id, "line": task.row.line, "try": tries, "error": error, "job_id": exc.job_id}
         self._folder.manifest.add({"schema": "failure/1", "task": task.key, "index": index, **about})
         self.tally.tasks_failed += 1
+        self._unanswered = self._unanswered + 1 if isinstance(exc, _OF_THE_SERVICE) else 0
         self.tally.failures[exc.code, node_type] += 1
         self.tally.examples.setdefault((exc.code, node_type), (task.key, str(exc)))
 
     def _count(self, timings: Timings) -> None:
         self.tally.execution_s += timings.execution_s or timings.gpu_s or 0.0
 
-    def _whole(self, task: Task) -> int:
-        record = self._folder.manifest.tasks.get(task.key)
-        return _whole_batches(record, self._folder) if record else 0
+    def _whole(self, task: Task) -> set[int]:
+        return whole_batches(self._folder.manifest.tasks.get(task.key), self._folder)
+
+    def _batch_count(self, task: Task) -> int:
+        return batches_in(task.num_samples, self._options.batch_size)
 
     def _kept(self, task: Task) -> int:
         record = self._folder.manifest.tasks.get(task.key)
         whole = self._whole(task)
-        return sum(1 for each in record.images.values() if each["batch"] < whole) if record else 0
-
-
-def _batches(task: Task, batch_size: int) -> int:
-    return -(-task.num_samples // batch_size)
-
-
-def _whole_batches(record: TaskRecord, folder: OutputFolder) -> int:
-    """Return how many batches, from the first on, have all their files on disk."""
-    damaged = [image["batch"] for image in record.images.values() if not folder.is_whole(image)]
-    return min(record.batches, *damaged) if damaged else record.batches
+        return sum(1 for each in record.images.values() if each["batch"] in whole) if record else 0
 
 
 def _size(output: OutputFile) -> tuple[int | None, int | None]:

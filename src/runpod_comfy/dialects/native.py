@@ -31,7 +31,7 @@ import orjson
 
 from runpod_comfy.dialects.lifting import Lifted, lift
 from runpod_comfy.dialects.lines import LineJoiner, cut_line
-from runpod_comfy.dialects.numbered import Line
+from runpod_comfy.dialects.numbered import Line, missing_batches
 from runpod_comfy.errors import ProtocolError
 from runpod_comfy.events import BatchFinished, OutputReady, Progress, Warned
 from runpod_comfy.media.formats import media_type_of
@@ -188,6 +188,7 @@ class NativeReader:
     _seen: set[int] = field(default_factory=set)
     _line_count: int | None = None
     _spoilt: int = 0
+    _finished: list[BatchFinished] = field(default_factory=list)
 
     def __post_init__(self, earlier: Iterable[Line]) -> None:
         self.arrived += earlier
@@ -289,12 +290,23 @@ class NativeReader:
             self.batches_done += 1
             about = line["batch_done"]
             self.batch_count = max(self.batch_count, _int(about.get("batch_count")) or 0)
-            yield BatchFinished(
-                batch=_int(line.get("batch")) or 0,
-                batch_count=_int(about.get("batch_count")) or 0,
-                seed=_int(line.get("seed")),
-                gpu_s=_number(about.get("gpu_s")),
+            self._finished.append(
+                BatchFinished(
+                    batch=_int(line.get("batch")) or 0,
+                    batch_count=_int(about.get("batch_count")) or 0,
+                    seed=_int(line.get("seed")),
+                    gpu_s=_number(about.get("gpu_s")),
+                )
             )
+        if self._finished and line.keys() & _MAY_COMPLETE:
+            yield from self._finished_whole()
+
+    def _finished_whole(self) -> Iterator[BatchFinished]:
+        """Yield what finished batches of which no line is missing any more: a lost one may come later, or never."""
+        missing = missing_batches(self.arrived, self.batch_count) if self.numbered else ()
+        waiting = [each for each in self._finished if each.batch in missing]
+        yield from (each for each in self._finished if each.batch not in missing)
+        self._finished = waiting
 
     def _note_arrival(self, seq: int, line: dict[str, Any]) -> None:
         self._seen.add(seq)
@@ -391,6 +403,7 @@ class NativeReader:
             self.gpu_s = _number(done.get("gpu_s"))
 
 
+_MAY_COMPLETE = {"images", "files", "texts", "batch_done", "done"}
 _KNOWN_KEYS = {"images", "error", "done", "progress", "files", "texts", "warnings", "batch_done", "describe"}
 
 

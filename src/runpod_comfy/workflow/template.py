@@ -75,6 +75,7 @@ class WorkflowTemplate:
         "_declarations",
         "_environment",
         "_folder",
+        "_included",
         "_name",
         "_path",
         "_source",
@@ -153,6 +154,7 @@ class WorkflowTemplate:
     def _set_up(self, source: str, *, name: str, path: Path | None, folder: Path | None, beside: str | None) -> None:
         self._source, self._name, self._path, self._folder = source.removeprefix("\ufeff"), name, path, folder
         self._beside = beside
+        self._included: dict[str, str] = {}
         self._environment = JsonEnvironment(folder)
         try:
             tree = self._environment.parse(self._source, name, name)
@@ -209,6 +211,19 @@ class WorkflowTemplate:
     def source(self) -> str:
         """The template's text."""
         return self._source
+
+    @property
+    def included(self) -> Mapping[str, str]:
+        """The texts of the files that it includes, imports or extends, by their names below its folder.
+
+        One whose name is known only when rendering is not among them.
+        """
+        return MappingProxyType(self._included)
+
+    @property
+    def declarations_beside(self) -> str | None:
+        """The text of the file beside it that declares its variables, or None where there is none."""
+        return self._beside
 
     @property
     def variables(self) -> frozenset[str]:
@@ -312,6 +327,7 @@ class WorkflowTemplate:
             source, file, _ = self._environment.loader.get_source(self._environment, name)  # type: ignore[union-attr]  # it has a loader
         except TemplateNotFound:
             return None
+        self._included[name] = source
         return self._environment.parse(source, name, file)
 
     def _misfit(self, given: Iterable[str], *, missing: Iterable[str], unknown: Iterable[str]) -> TemplateError:

@@ -1,0 +1,1 @@
+"""Datasets in the formats that other programs read; each module writes one of them."""
