@@ -1,0 +1,368 @@
+"""What it takes to make an image of a dataset again: its graph, its seed and its place in its batch.
+
+::
+
+    recipe = read_recipe([Reference.parse("out#000123_2")])
+    recipe.jobs[0].seed, recipe.jobs[0].originals[0].position
+
+ComfyUI draws the noise of a whole batch from one seed, so the picture at place k depends on the seed and on k, and how
+a GPU rounds depends on how large the batch is. Hence a batch is made again as a whole; its other images are not kept.
+What the manifest does not hold cannot be restored, and is said (``Recipe.notes``).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from runpod_comfy.errors import ConfigurationError, RunpodComfyError
+from runpod_comfy.workflow.seeds import draw_seeds
+from runpod_comfy.workflow.template import WorkflowTemplate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+__all__ = ["Original", "Recipe", "Reference", "RemakeJob", "read_image_recipe", "read_recipe"]
+
+_WITH_ROW: Final = re.compile(r"(?P<folder>.+)#(?P<index>\d{1,9})(?:_(?P<sample>\d{1,9}))?", re.DOTALL)
+_RNG: Final = random.SystemRandom()  # seeds that count up from a given one are not drawn
+_NEVER_STORED: Final = (
+    "not stored: the GPU, the versions of ComfyUI, of its custom nodes and of the models' files; with others the same "
+    "seed gives a slightly different picture, or a very different one"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Images of a dataset, as people name them.
+
+    Attributes:
+        folder: The dataset's folder.
+        index: The number that names the row's files.
+        sample: The image, or None for all of the row.
+    """
+
+    folder: Path
+    index: int
+    sample: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference | None:
+        """Read ``out#000123`` or ``out#000123_2``, or the path of an image in a dataset; None for anything else.
+
+        >>> Reference.parse("out#000123_2")
+        Reference(folder=PosixPath('out'), index=123, sample=2)
+        """
+        path = Path(text)
+        if path.is_file():
+            return _of_file(path)
+        found = _WITH_ROW.fullmatch(text)
+        if found is None:
+            return None
+        sample = found["sample"]
+        return cls(
+            folder=Path(found["folder"]), index=int(found["index"]), sample=None if sample is None else int(sample)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.folder}#{self.index:06}" + ("" if self.sample is None else f"_{self.sample}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """A file that is made again.
+
+    Attributes:
+        path: The file as it was made.
+        batch: Its batch, counted from the job's first one.
+        node_id: The node that reported it.
+        position: Its place among that node's outputs of the batch; None where that is not known.
+    """
+
+    path: Path
+    batch: int = 0
+    node_id: str | None = None
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemakeJob:
+    """Batches whose seeds count up, which one job makes again.
+
+    Attributes:
+        seed: The first batch's seed; None leaves the workflow's own.
+        first_seed: What the template was given as ``seed``, likewise.
+        batch_count: How many batches.
+        originals: What they made.
+    """
+
+    seed: int | None = None
+    first_seed: int | None = None
+    batch_count: int = 1
+    originals: tuple[Original, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a row was made.
+
+    Attributes:
+        template: The template.
+        variables: Its variables.
+        photos: The input images; None where nothing tells which they were.
+        batch_size: Images in a batch.
+        jobs: What has to run.
+        notes: What cannot be restored or may have changed, as sentences.
+    """
+
+    template: WorkflowTemplate
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    photos: tuple[Path, ...] | None = ()
+    batch_size: int = 1
+    jobs: tuple[RemakeJob, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def with_seed(self, seed: int) -> Recipe:
+        """Return the recipe with another seed for the first batch; the next ones count up from it."""
+        jobs, done = [], 0
+        for job in self.jobs:
+            first = draw_seeds(done + 1, seed=seed, rng=_RNG)[-1]
+            jobs.append(replace(job, seed=first, first_seed=first))
+            done += job.batch_count
+        return replace(self, jobs=tuple(jobs))
+
+
+def read_recipe(references: Sequence[Reference]) -> Recipe:
+    """Return how images of one row were made, by what the dataset's folder says.
+
+    Raises:
+        ConfigurationError: The folder is no dataset, or has no such image.
+    """
+    folder = references[0].folder
+    run = _read_run(folder)
+    images, failure = _images_of(folder / "manifest.jsonl", references[0].index)
+    there = {each.line["sample"] for each in images}
+    for reference in references:
+        if not there or (reference.sample is not None and reference.sample not in there):
+            raise ConfigurationError(_nothing_there(reference, images, failure))
+    samples = {reference.sample for reference in references}
+    wanted = [each for each in images if None in samples or each.line["sample"] in samples]
+    template, notes = _template_of(folder, run)
+    photos, about_photos = _photos_of(folder, run, str(wanted[0].line["row_id"]))
+    return Recipe(
+        template=WorkflowTemplate(template),
+        variables=dict(wanted[0].line.get("variables") or {}),
+        photos=photos,
+        batch_size=int(run.get("batch_size") or 1),
+        jobs=tuple(_jobs(folder, images, wanted)),
+        notes=(*notes, *about_photos, _NEVER_STORED),
+    )
+
+
+def read_image_recipe(path: Path) -> Recipe:
+    """Return how an image was made, by the workflow that ComfyUI wrote into it; what people vary are its variables.
+
+    Raises:
+        TemplateError: It carries no workflow, or cannot be read.
+        WorkflowGraphError: It carries only the editor's, which cannot be converted.
+    """
+    template = WorkflowTemplate.from_workflow(path)
+    notes = [_NEVER_STORED]
+    batch_size = template.declarations["batch_size"].default if "batch_size" in template.declarations else 1
+    if batch_size > 1:
+        notes.insert(
+            0, f"which of the {batch_size} images of its batch it is, is not in the file: the most alike is taken"
+        )
+    if loads := [name for name in ("input_images", "input_images_dir") if name in template.declarations]:
+        about = template.declarations[loads[0]].node
+        notes.insert(
+            0, f"the photos that {about} loads are not in the file: give them with --image where the endpoint has none"
+        )
+    return Recipe(
+        template=template,
+        batch_size=batch_size,
+        jobs=(RemakeJob(originals=(Original(path=path),)),),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image's line, its seed, and the seed that its job began with."""
+
+    line: Mapping[str, Any]
+    seed: int | None
+    first_seed: int | None
+
+
+def _of_file(path: Path) -> Reference | None:
+    """Find an image of a dataset in its folder; None for one that its manifest does not know, or knows otherwise."""
+    path = path.resolve()
+    found = re.fullmatch(r"(\d{6,})_(\d+)", path.stem)
+    root = path.parents[2] if len(path.parents) > 2 else None  # noqa: PLR2004 - images/000/file
+    if found is None or root is None or not (root / "run.json").is_file() or not (root / "manifest.jsonl").is_file():
+        return None
+    reference = Reference(folder=root, index=int(found[1]), sample=int(found[2]))
+    lines, _ = _images_of(root / "manifest.jsonl", reference.index)
+    relative = path.relative_to(root).as_posix()
+    known = any(each.line["file"] == relative and each.line["size_bytes"] == path.stat().st_size for each in lines)
+    return reference if known else None
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    try:
+        run = json.loads((folder / "run.json").read_text("utf-8"))
+    except OSError as exc:
+        raise ConfigurationError(
+            f"{folder} is no dataset: its run.json cannot be read ({exc.strerror}). Name a folder that `batch` made."
+        ) from exc
+    except ValueError as exc:
+        raise ConfigurationError(f"{folder / 'run.json'} is not JSON. Put it back as it was.") from exc
+    if not isinstance(run, dict):
+        raise ConfigurationError(f"{folder / 'run.json'} is no record of a run. Put it back as it was.")
+    return run
+
+
+def _images_of(manifest: Path, index: int) -> tuple[list[_Image], str | None]:
+    """Return a row's images by sample, and what its last failure said; lines of other rows are passed over."""
+    images: dict[int, _Image] = {}
+    failure: str | None = None
+    first_batch = 0
+    seeds: dict[int, int | None] = {}
+    for line in _lines(manifest):
+        if line.get("index") != index:
+            continue
+        match line.get("schema"):
+            case "job/1":
+                first_batch = line["first_batch"]
+            case "image/1":
+                seed = _seed(line)
+                seeds[line["batch"]] = seed
+                images[line["sample"]] = _Image(line, seed, seeds.get(first_batch, seed))
+            case "failure/1":
+                failure = str((line.get("error") or {}).get("message"))
+    return [images[sample] for sample in sorted(images)], failure
+
+
+def _seed(line: Mapping[str, Any]) -> int | None:
+    # As text in the manifest: JavaScript rounds what is above 2**53.
+    return None if line.get("seed") is None else int(line["seed"])
+
+
+def _lines(manifest: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with manifest.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                if not raw.endswith(b"\n"):
+                    return  # cut off by a crash
+                try:
+                    yield json.loads(raw)
+                except ValueError as exc:
+                    raise ConfigurationError(f"{manifest}, line {number} is not JSON. Put it back as it was.") from exc
+    except OSError as exc:
+        raise ConfigurationError(f"{manifest} cannot be read ({exc.strerror}). Name a dataset's folder.") from exc
+
+
+def _nothing_there(reference: Reference, images: list[_Image], failure: str | None) -> str:
+    if images:
+        there = ", ".join(str(each.line["sample"]) for each in images[:8])
+        return f"{reference.folder} has no image {reference.index:06}_{reference.sample}; the row has {there}."
+    if failure:
+        return (
+            f"Row {reference.index:06} of {reference.folder} has no image: it failed ({failure}) The command that made "
+            "the folder tries it again."
+        )
+    return f"{reference.folder} has no row {reference.index:06}. Rows are numbered from 0, as in the files' names."
+
+
+def _template_of(folder: Path, run: Mapping[str, Any]) -> tuple[Path, list[str]]:
+    """Return the template's file, the folder's own copy first, and what to know about it."""
+    named = Path(str(run.get("template") or ""))
+    copy = folder / "template" / named.name
+    places = [named, folder.parent / named.name]
+    theirs = next((each for each in places if named.name and each.is_file()), None)
+    if copy.is_file() and named.name:
+        changed = theirs is not None and theirs.read_bytes() != copy.read_bytes()
+        note = f"{theirs} has changed since; the copy of then, {copy}, is used" if changed else None
+        return copy, [note] if note else []
+    if theirs is None:
+        raise ConfigurationError(
+            f"The template {named} is gone and {folder} has no copy of it. Put it back, or give an image as ComfyUI "
+            "saved it: it carries its workflow."
+        )
+    return theirs, [f"{folder} has no copy of the template: {theirs} is used as it is now"]
+
+
+def _photos_of(folder: Path, run: Mapping[str, Any], row_id: str) -> tuple[tuple[Path, ...] | None, list[str]]:
+    """Return a row's photos, by the data that the run was made from."""
+    if not run.get("data"):
+        return (), []
+    named = Path(str(run["data"]))
+    data = next((each for each in (named, folder.parent / named.name) if each.exists()), None)
+    if data is None:
+        return None, [f"{named}, which named the rows' photos, is gone"]
+    from runpod_comfy.dataset.rows import read_rows  # noqa: PLC0415 - a grid has no rows
+
+    try:
+        row = next((each for each in read_rows(data).rows if each.id == row_id), None)
+    except RunpodComfyError as exc:
+        return None, [f"the rows' photos are not known: {exc}"]
+    if row is None:
+        return None, [f"{data} has no row {row_id} any more, which named its photos"]
+    if missing := next((each for each in row.photos if not each.is_file()), None):
+        return None, [f"the photo {missing} is gone"]
+    about = "the photos are those that the data names now; no copy of them was kept"
+    return row.photos, [about] if row.photos else []
+
+
+def _jobs(folder: Path, images: list[_Image], wanted: list[_Image]) -> Iterator[RemakeJob]:
+    """Join batches whose seeds count up into one job."""
+    positions = _positions(images)
+    batches: dict[int, list[_Image]] = {}
+    for each in wanted:
+        batches.setdefault(each.line["batch"], []).append(each)
+    job: RemakeJob | None = None
+    last = -1
+    for batch in sorted(batches):
+        seed, first_seed = batches[batch][0].seed, batches[batch][0].first_seed
+        if job is not None and batch == last + 1 and _counts_up(job, seed, first_seed):
+            job = replace(job, batch_count=job.batch_count + 1)
+        else:
+            if job is not None:
+                yield job
+            job = RemakeJob(seed=seed, first_seed=first_seed)
+        last = batch
+        made = (
+            Original(
+                path=folder / each.line["file"],
+                batch=job.batch_count - 1,
+                node_id=(each.line.get("node") or {}).get("id"),
+                position=positions[each.line["sample"]],
+            )
+            for each in batches[batch]
+        )
+        job = replace(job, originals=(*job.originals, *made))
+    if job is not None:
+        yield job
+
+
+def _counts_up(job: RemakeJob, seed: int | None, first_seed: int | None) -> bool:
+    if job.seed is None or seed is None or job.first_seed != first_seed:
+        return False
+    return draw_seeds(job.batch_count + 1, seed=job.seed, rng=_RNG)[-1] == seed
+
+
+def _positions(images: Iterable[_Image]) -> dict[int, int]:
+    """Number the outputs of each node within each batch, by sample."""
+    seen: Counter[tuple[int, str]] = Counter()
+    found: dict[int, int] = {}
+    for each in images:
+        node = (each.line["batch"], str((each.line.get("node") or {}).get("id")))
+        found[each.line["sample"]] = seen[node]
+        seen[node] += 1
+    return found
