@@ -36,6 +36,7 @@ _VERBS = {
     "run": _Listed("runpod_comfy.cli.run", "Run a workflow: template and photos in, images out."),
     "batch": _Listed("runpod_comfy.cli.batch", "Run a workflow for every row of a table, or over a grid: a dataset."),
     "rerun": _Listed("runpod_comfy.cli.rerun", "Make the same picture again, or with one thing changed."),
+    "sheet": _Listed("runpod_comfy.cli.sheet", "Draw a dataset's images side by side: contact sheets."),
     "jobs": _Listed("runpod_comfy.cli.jobs", "List the jobs that were submitted, and what became of them."),
     "collect": _Listed("runpod_comfy.cli.collect", "Fetch what jobs made while nobody watched, before it expires."),
     "template": _Listed("runpod_comfy.cli.template", "Make a workflow a template, look at one, check one."),

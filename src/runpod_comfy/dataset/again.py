@@ -201,17 +201,22 @@ class _Image:
 
 
 def _of_file(path: Path) -> Reference | None:
-    """Find an image of a dataset in its folder; None for one that its manifest does not know, or knows otherwise."""
+    """Find an image of a dataset in its folder; None for one that no manifest knows, or knows otherwise."""
     path = path.resolve()
-    found = re.fullmatch(r"(\d{6,})_(\d+)", path.stem)
-    root = path.parents[2] if len(path.parents) > 2 else None  # noqa: PLR2004 - images/000/file
-    if found is None or root is None or not (root / "run.json").is_file() or not (root / "manifest.jsonl").is_file():
-        return None
-    reference = Reference(folder=root, index=int(found[1]), sample=int(found[2]))
-    lines, _ = _images_of(root / "manifest.jsonl", reference.index)
-    relative = path.relative_to(root).as_posix()
-    known = any(each.line["file"] == relative and each.line["size_bytes"] == path.stat().st_size for each in lines)
-    return reference if known else None
+    for root in path.parents:
+        if (root / "run.json").is_file() and (root / "manifest.jsonl").is_file():
+            return _known_file(root, path)
+    return None
+
+
+def _known_file(root: Path, path: Path) -> Reference | None:
+    relative, size_bytes = path.relative_to(root).as_posix(), path.stat().st_size
+    found: Reference | None = None
+    for line in _lines(root / "manifest.jsonl"):
+        if line.get("schema") == "image/1" and line.get("file") == relative:
+            same = line.get("size_bytes") == size_bytes
+            found = Reference(folder=root, index=line["index"], sample=line["sample"]) if same else None
+    return found
 
 
 def _read_run(folder: Path) -> dict[str, Any]:

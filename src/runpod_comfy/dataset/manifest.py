@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Manifest", "TaskRecord"]
+__all__ = ["Manifest", "TaskRecord", "read_manifest"]
 
 
 @dataclass(slots=True)
@@ -49,6 +49,22 @@ class TaskRecord:
     failures: list[Mapping[str, Any]] = field(default_factory=list)
     job: Mapping[str, Any] | None = None
     job_ended: bool = False
+
+
+def read_manifest(path: Path) -> dict[str, TaskRecord]:
+    """Return what a manifest says, by the tasks' keys; a batch may be writing it meanwhile.
+
+    Raises:
+        ConfigurationError: There is none, or a line of it cannot be read.
+    """
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{path.parent} is no dataset: it has no {path.name}. Name a folder that `batch` made."
+        )
+    manifest = Manifest.__new__(Manifest)
+    manifest.tasks, manifest._path = {}, path  # noqa: SLF001 - reading alone opens nothing for writing
+    manifest._read()  # noqa: SLF001 - likewise
+    return manifest.tasks
 
 
 class Manifest:
