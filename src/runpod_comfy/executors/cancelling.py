@@ -38,10 +38,15 @@ async def cancel_job(link: EndpointLink, job_id: str) -> bool:
                 except (TransportError, RateLimited):
                     await asyncio.sleep(backoff.next_s())
                 else:
-                    logger.info("job %s cancelled", job_id)
+                    logger.info("job %s cancelled", job_id, extra={"job_id": job_id})
                     return True
     except (TimeoutError, RunpodComfyError) as exc:
-        logger.warning("Job %s could not be cancelled and may still be running (%s).", job_id, exc or "time-out")
+        logger.warning(
+            "Job %s could not be cancelled and may still be running (%s).",
+            job_id,
+            exc or "time-out",
+            extra={"job_id": job_id},
+        )
         return False
 
 
