@@ -178,6 +178,7 @@ class WorkflowExecutor(ABC):
             task.cancel()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=_loop.CLEANUP_S)
+        await _loop.farewells_said()
         await self._close()
 
     async def _close(self) -> None:  # noqa: B027 - most subclasses hold nothing
