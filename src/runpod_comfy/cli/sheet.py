@@ -32,7 +32,7 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
     epilog="""\b
 Examples:
   runpod-comfy sheet dataset
-  runpod-comfy sheet dataset --x steps --y cfg -o steps.jpg
+  runpod-comfy sheet dataset --x sample --y id -o samples.jpg
   runpod-comfy sheet portrait --cell 128
 
 \b

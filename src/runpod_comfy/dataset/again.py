@@ -31,6 +31,7 @@ __all__ = ["Original", "Recipe", "Reference", "RemakeJob", "read_image_recipe", 
 
 _WITH_ROW: Final = re.compile(r"(?P<folder>.+)#(?P<index>\d{1,9})(?:_(?P<sample>\d{1,9}))?", re.DOTALL)
 _RNG: Final = random.SystemRandom()  # seeds that count up from a given one are not drawn
+_SEEDS_BELOW: Final = 2**32
 _NEVER_STORED: Final = (
     "not stored: the GPU, the versions of ComfyUI, of its custom nodes and of the models' files; with others the same "
     "seed gives a slightly different picture, or a very different one"
@@ -153,7 +154,10 @@ def read_recipe(references: Sequence[Reference]) -> Recipe:
     samples = {reference.sample for reference in references}
     wanted = [each for each in images if None in samples or each.line["sample"] in samples]
     template, notes = _template_of(folder, run)
-    photos, about_photos = _photos_of(folder, run, str(wanted[0].line["row_id"]))
+    now = run.get("template_sha256")
+    if any(each.line.get("template_sha256", now) != now for each in wanted):
+        notes.append("the template was another one when this was made; the folder keeps only the last")
+    photos, about_photos = _photos_of(folder, run, wanted[0].line)
     return Recipe(
         template=WorkflowTemplate(template),
         variables=dict(wanted[0].line.get("variables") or {}),
@@ -248,7 +252,8 @@ def _images_of(manifest: Path, index: int) -> tuple[list[_Image], str | None]:
             case "image/1":
                 seed = _seed(line)
                 seeds[line["batch"]] = seed
-                images[line["sample"]] = _Image(line, seed, seeds.get(first_batch, seed))
+                first_seed = seeds.get(first_batch, _counted_back(seed, line["batch"] - first_batch))
+                images[line["sample"]] = _Image(line, seed, first_seed)
             case "failure/1":
                 failure = str((line.get("error") or {}).get("message"))
     return [images[sample] for sample in sorted(images)], failure
@@ -257,6 +262,11 @@ def _images_of(manifest: Path, index: int) -> tuple[list[_Image], str | None]:
 def _seed(line: Mapping[str, Any]) -> int | None:
     # As text in the manifest: JavaScript rounds what is above 2**53.
     return None if line.get("seed") is None else int(line["seed"])
+
+
+def _counted_back(seed: int | None, steps: int) -> int | None:
+    """Return the seed from which another one was counted up, as ``draw_seeds`` counts."""
+    return None if seed is None else (seed - steps) % (_SEEDS_BELOW if seed < _SEEDS_BELOW else _SEEDS_BELOW**2)
 
 
 def _lines(manifest: Path) -> Iterator[dict[str, Any]]:
@@ -288,10 +298,10 @@ def _nothing_there(reference: Reference, images: list[_Image], failure: str | No
 def _template_of(folder: Path, run: Mapping[str, Any]) -> tuple[Path, list[str]]:
     """Return the template's file, the folder's own copy first, and what to know about it."""
     named = Path(str(run.get("template") or ""))
-    copy = folder / "template" / named.name
+    copy = folder / str(run.get("template_file") or f"template/{named.name}")
     places = [named, folder.parent / named.name]
     theirs = next((each for each in places if named.name and each.is_file()), None)
-    if copy.is_file() and named.name:
+    if copy.is_file() and copy.resolve().is_relative_to(folder.resolve()):
         changed = theirs is not None and theirs.read_bytes() != copy.read_bytes()
         note = f"{theirs} has changed since; the copy of then, {copy}, is used" if changed else None
         return copy, [note] if note else []
@@ -303,8 +313,12 @@ def _template_of(folder: Path, run: Mapping[str, Any]) -> tuple[Path, list[str]]
     return theirs, [f"{folder} has no copy of the template: {theirs} is used as it is now"]
 
 
-def _photos_of(folder: Path, run: Mapping[str, Any], row_id: str) -> tuple[tuple[Path, ...] | None, list[str]]:
-    """Return a row's photos, by the data that the run was made from."""
+def _photos_of(
+    folder: Path, run: Mapping[str, Any], line: Mapping[str, Any]
+) -> tuple[tuple[Path, ...] | None, list[str]]:
+    """Return an image's photos: those that its line names, else those of its row in the data that the run had."""
+    if "photos" in line:
+        return _found_photos([(Path(each), folder.parent / each) for each in line["photos"]])
     if not run.get("data"):
         return (), []
     named = Path(str(run["data"]))
@@ -314,15 +328,23 @@ def _photos_of(folder: Path, run: Mapping[str, Any], row_id: str) -> tuple[tuple
     from runpod_comfy.dataset.rows import read_rows  # noqa: PLC0415 - a grid has no rows
 
     try:
-        row = next((each for each in read_rows(data).rows if each.id == row_id), None)
+        row = next((each for each in read_rows(data).rows if each.id == line["row_id"]), None)
     except RunpodComfyError as exc:
         return None, [f"the rows' photos are not known: {exc}"]
     if row is None:
-        return None, [f"{data} has no row {row_id} any more, which named its photos"]
-    if missing := next((each for each in row.photos if not each.is_file()), None):
-        return None, [f"the photo {missing} is gone"]
-    about = "the photos are those that the data names now; no copy of them was kept"
-    return row.photos, [about] if row.photos else []
+        return None, [f"{data} has no row {line['row_id']} any more, which named its photos"]
+    return _found_photos([(each,) for each in row.photos])
+
+
+def _found_photos(places: Iterable[Sequence[Path]]) -> tuple[tuple[Path, ...] | None, list[str]]:
+    """Return each photo, at the first of the places where it may be."""
+    photos: list[Path] = []
+    for each in places:
+        there = next((path for path in each if path.is_file()), None)
+        if there is None:
+            return None, [f"the photo {each[0]} is gone"]
+        photos.append(there)
+    return tuple(photos), ["the photos are read from where they were; no copy of them was kept"] if photos else []
 
 
 def _jobs(folder: Path, images: list[_Image], wanted: list[_Image]) -> Iterator[RemakeJob]:
