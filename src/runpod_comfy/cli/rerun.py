@@ -28,7 +28,7 @@ class _RerunVerb(Verb):
 Examples:
   runpod-comfy rerun dataset#000001
   runpod-comfy rerun dataset#000001_0 --var prompt='a "noir" portrait'
-  runpod-comfy rerun out/portrait_00001_.png --var cfg=9
+  runpod-comfy rerun out/portrait_00001_.png --var cfg=9 --image portrait/*.jpg
 
 \b
 ComfyUI draws the noise of a whole batch at once, so the batch is made again and the image taken out of it. With nothing
