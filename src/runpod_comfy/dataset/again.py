@@ -179,9 +179,8 @@ def read_image_recipe(path: Path) -> Recipe:
     notes = [_NEVER_STORED]
     batch_size = template.declarations["batch_size"].default if "batch_size" in template.declarations else 1
     if batch_size > 1:
-        notes.insert(
-            0, f"which of the {batch_size} images of its batch it is, is not in the file: the most alike is taken"
-        )
+        place = f"which of the {batch_size} images of its batch it is, is not in the file"
+        notes.insert(0, f"{place}: the most alike is taken, and all where something is changed")
     if loads := [name for name in ("input_images", "input_images_dir") if name in template.declarations]:
         about = template.declarations[loads[0]].node
         notes.insert(
