@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from runpod_comfy.dataset.again import Reference
+from runpod_comfy.dataset.reference import Reference
 from runpod_comfy.workflow.embedded import read_embedded
 
 TEMPLATE = """{
@@ -183,6 +183,20 @@ def test_a_row_is_named_by_the_folder_and_the_number_of_its_files():
     assert Reference.parse("a#b/out#000123_2") == Reference(folder=Path("a#b/out"), index=123, sample=2)
     assert Reference.parse("out#7") == Reference(folder=Path("out"), index=7)
     assert [Reference.parse(text) for text in ("out#", "#7", "out#7_", "out", "out#x")] == [None] * 5
+
+
+@pytest.mark.usefixtures("dataset")
+def test_an_image_whose_batch_is_not_all_there_keeps_its_place(cli):
+    manifest = Path("out/manifest.jsonl")
+    kept = [line for line in manifest.read_text().splitlines() if '"sample":3' in line and '"index":1' in line]
+    manifest.write_text("\n".join(kept) + "\n")  # as where images were chosen and linked into a folder of their own
+    _, data = rerun(cli, "out#000001_3")
+    [image] = data["images"]
+    assert image["comparison"]["same_pixels"]
+    told = json.loads(kept[0])
+    manifest.write_text(json.dumps({**told, "sample": 9}) + "\n")  # its number tells nothing: the pixels do
+    _, data = rerun(cli, "out#000001_9")
+    assert data["images"][0]["comparison"]["same_pixels"]
 
 
 @pytest.mark.usefixtures("dataset")

@@ -13,7 +13,8 @@ from runpod_comfy.cli.job import STAND_IN, log_shown_by
 from runpod_comfy.cli.progress import Tally, choose_display
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.variables import declared_variables, parse_assignments
-from runpod_comfy.dataset.again import Reference, read_image_recipe, read_recipe
+from runpod_comfy.dataset.again import Original, Recipe, RemakeJob, read_image_recipe, read_recipe
+from runpod_comfy.dataset.reference import Reference
 from runpod_comfy.errors import ConfigurationError, InputError, RunpodComfyError, TemplateError
 from runpod_comfy.events import OutputReady, Queued, Warned
 from runpod_comfy.media.compare import compare_pictures
@@ -182,15 +183,21 @@ class Remaking:
         """Find an original whose place in the batch is not known, by its pixels; with a change all are kept."""
         if not made.unplaced or not made.loose:
             return
-        original = made.unplaced.pop()
         if is_changed:
             for output in made.loose:
-                self._keep(output, original, is_changed=True)
+                self._keep(output, made.unplaced[0], is_changed=True)
+            made.unplaced.clear()
             return
-        before = original.path.read_bytes()
-        best = min(made.loose, key=lambda output: compare_pictures(before, output.data).rank)
-        for output in made.loose if self._asked.keep_all else [best]:
-            self._keep(output, original if output is best else None, is_changed=False)
+        for original in list(made.unplaced):
+            before = original.path.read_bytes()
+            if not (batch := [each for each in made.loose if (each.batch or 0) == original.batch]):
+                continue
+            best = min(batch, key=lambda output: compare_pictures(before, output.data).rank)
+            self._keep(best, original, is_changed=False)
+            made.loose.remove(best)
+            made.unplaced.remove(original)
+        for output in made.loose if self._asked.keep_all else ():
+            self._keep(output, None, is_changed=False)
 
     def _keep(self, output: OutputFile, original: Original | None, *, is_changed: bool) -> None:
         """Save an output, and compare it with what it should be."""

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from runpod_comfy.dataset.reference import manifest_lines
 from runpod_comfy.errors import ConfigurationError, RunpodComfyError
 from runpod_comfy.workflow.seeds import draw_seeds
 from runpod_comfy.workflow.template import WorkflowTemplate
@@ -27,51 +27,16 @@ from runpod_comfy.workflow.template import WorkflowTemplate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["Original", "Recipe", "Reference", "RemakeJob", "read_image_recipe", "read_recipe"]
+    from runpod_comfy.dataset.reference import Reference
 
-_WITH_ROW: Final = re.compile(r"(?P<folder>.+)#(?P<index>\d{1,9})(?:_(?P<sample>\d{1,9}))?", re.DOTALL)
+__all__ = ["Original", "Recipe", "RemakeJob", "read_image_recipe", "read_recipe"]
+
 _RNG: Final = random.SystemRandom()  # seeds that count up from a given one are not drawn
 _SEEDS_BELOW: Final = 2**32
 _NEVER_STORED: Final = (
     "not stored: the GPU, the versions of ComfyUI, of its custom nodes and of the models' files; with others the same "
     "seed gives a slightly different picture, or a very different one"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """Images of a dataset, as people name them.
-
-    Attributes:
-        folder: The dataset's folder.
-        index: The number that names the row's files.
-        sample: The image, or None for all of the row.
-    """
-
-    folder: Path
-    index: int
-    sample: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Reference | None:
-        """Read ``out#000123`` or ``out#000123_2``, or the path of an image in a dataset; None for anything else.
-
-        >>> Reference.parse("out#000123_2")
-        Reference(folder=PosixPath('out'), index=123, sample=2)
-        """
-        path = Path(text)
-        if path.is_file():
-            return _of_file(path)
-        found = _WITH_ROW.fullmatch(text)
-        if found is None:
-            return None
-        sample = found["sample"]
-        return cls(
-            folder=Path(found["folder"]), index=int(found["index"]), sample=None if sample is None else int(sample)
-        )
-
-    def __str__(self) -> str:
-        return f"{self.folder}#{self.index:06}" + ("" if self.sample is None else f"_{self.sample}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +118,7 @@ def read_recipe(references: Sequence[Reference]) -> Recipe:
             raise ConfigurationError(_nothing_there(reference, images, failure))
     samples = {reference.sample for reference in references}
     wanted = [each for each in images if None in samples or each.line["sample"] in samples]
+    batch_size = int(run.get("batch_size") or 1)
     template, notes = _template_of(folder, run)
     now = run.get("template_sha256")
     if any(each.line.get("template_sha256", now) != now for each in wanted):
@@ -162,8 +128,8 @@ def read_recipe(references: Sequence[Reference]) -> Recipe:
         template=WorkflowTemplate(template),
         variables=dict(wanted[0].line.get("variables") or {}),
         photos=photos,
-        batch_size=int(run.get("batch_size") or 1),
-        jobs=tuple(_jobs(folder, images, wanted)),
+        batch_size=batch_size,
+        jobs=tuple(_jobs(folder, wanted, _positions(images, batch_size))),
         notes=(*notes, *about_photos, _NEVER_STORED),
     )
 
@@ -203,25 +169,6 @@ class _Image:
     first_seed: int | None
 
 
-def _of_file(path: Path) -> Reference | None:
-    """Find an image of a dataset in its folder; None for one that no manifest knows, or knows otherwise."""
-    path = path.resolve()
-    for root in path.parents:
-        if (root / "run.json").is_file() and (root / "manifest.jsonl").is_file():
-            return _known_file(root, path)
-    return None
-
-
-def _known_file(root: Path, path: Path) -> Reference | None:
-    relative, size_bytes = path.relative_to(root).as_posix(), path.stat().st_size
-    found: Reference | None = None
-    for line in _lines(root / "manifest.jsonl"):
-        if line.get("schema") == "image/1" and line.get("file") == relative:
-            same = line.get("size_bytes") == size_bytes
-            found = Reference(folder=root, index=line["index"], sample=line["sample"]) if same else None
-    return found
-
-
 def _read_run(folder: Path) -> dict[str, Any]:
     try:
         run = json.loads((folder / "run.json").read_text("utf-8"))
@@ -242,7 +189,7 @@ def _images_of(manifest: Path, index: int) -> tuple[list[_Image], str | None]:
     failure: str | None = None
     first_batch = 0
     seeds: dict[int, int | None] = {}
-    for line in _lines(manifest):
+    for line in manifest_lines(manifest):
         if line.get("index") != index:
             continue
         match line.get("schema"):
@@ -266,20 +213,6 @@ def _seed(line: Mapping[str, Any]) -> int | None:
 def _counted_back(seed: int | None, steps: int) -> int | None:
     """Return the seed from which another one was counted up, as ``draw_seeds`` counts."""
     return None if seed is None else (seed - steps) % (_SEEDS_BELOW if seed < _SEEDS_BELOW else _SEEDS_BELOW**2)
-
-
-def _lines(manifest: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with manifest.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                if not raw.endswith(b"\n"):
-                    return  # cut off by a crash
-                try:
-                    yield json.loads(raw)
-                except ValueError as exc:
-                    raise ConfigurationError(f"{manifest}, line {number} is not JSON. Put it back as it was.") from exc
-    except OSError as exc:
-        raise ConfigurationError(f"{manifest} cannot be read ({exc.strerror}). Name a dataset's folder.") from exc
 
 
 def _nothing_there(reference: Reference, images: list[_Image], failure: str | None) -> str:
@@ -346,9 +279,8 @@ def _found_photos(places: Iterable[Sequence[Path]]) -> tuple[tuple[Path, ...] | 
     return tuple(photos), ["the photos are read from where they were; no copy of them was kept"] if photos else []
 
 
-def _jobs(folder: Path, images: list[_Image], wanted: list[_Image]) -> Iterator[RemakeJob]:
+def _jobs(folder: Path, wanted: list[_Image], positions: Mapping[int, int | None]) -> Iterator[RemakeJob]:
     """Join batches whose seeds count up into one job."""
-    positions = _positions(images)
     batches: dict[int, list[_Image]] = {}
     for each in wanted:
         batches.setdefault(each.line["batch"], []).append(each)
@@ -383,12 +315,20 @@ def _counts_up(job: RemakeJob, seed: int | None, first_seed: int | None) -> bool
     return draw_seeds(job.batch_count + 1, seed=job.seed, rng=_RNG)[-1] == seed
 
 
-def _positions(images: Iterable[_Image]) -> dict[int, int]:
-    """Number the outputs of each node within each batch, by sample."""
+def _positions(images: Iterable[_Image], batch_size: int) -> dict[int, int | None]:
+    """Return which output of its node in its batch each image is, by sample; None where nothing tells."""
+    batches: dict[int, list[int]] = {}
     seen: Counter[tuple[int, str]] = Counter()
-    found: dict[int, int] = {}
+    found: dict[int, int | None] = {}
     for each in images:
-        node = (each.line["batch"], str((each.line.get("node") or {}).get("id")))
-        found[each.line["sample"]] = seen[node]
+        batch, sample = each.line["batch"], each.line["sample"]
+        node = (batch, str((each.line.get("node") or {}).get("id")))
+        found[sample] = seen[node]
         seen[node] += 1
+        batches.setdefault(batch, []).append(sample)
+    for batch, samples in batches.items():
+        if len(samples) < batch_size:  # chosen images in a folder of their own: their numbers tell, as a rule
+            for sample in samples:
+                place = sample - batch * batch_size
+                found[sample] = place if 0 <= place < batch_size else None
     return found
