@@ -13,7 +13,7 @@ from runpod_comfy.cli.job import STAND_IN, log_shown_by
 from runpod_comfy.cli.progress import Tally, choose_display
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.variables import declared_variables, parse_assignments
-from runpod_comfy.dataset.again import Original, Recipe, RemakeJob, read_image_recipe, read_recipe
+from runpod_comfy.dataset.again import read_image_recipe, read_recipe
 from runpod_comfy.dataset.reference import Reference
 from runpod_comfy.errors import ConfigurationError, InputError, RunpodComfyError, TemplateError
 from runpod_comfy.events import OutputReady, Queued, Warned
