@@ -81,11 +81,22 @@ class Endpoint:
 
     def seen(self) -> dict[str, Any]:
         """Return, and forget, what happened: `ended_s` of each job in order, `requests` by route, `per_second`."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("seen\n")
-        self._process.stdin.flush()
-        seen: dict[str, Any] = json.loads(self._line())
+        seen: dict[str, Any] = json.loads(self._asked("seen"))
         return seen
+
+    def alive(self) -> int:
+        """Return how many jobs are queued or run."""
+        return int(self._asked("alive"))
+
+    def submit(self) -> None:
+        """Submit a job, as another program would."""
+        self._asked("submit")
+
+    def _asked(self, word: str) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+        return self._line()
 
     def __enter__(self) -> Self:
         return self
@@ -151,7 +162,12 @@ async def serve(scenario: Scenario) -> None:
             for n in range(scenario.workers)
         ]
         print(server.base_url, flush=True)
-        while await asyncio.to_thread(sys.stdin.readline):
+        while word := (await asyncio.to_thread(sys.stdin.readline)).strip():
+            if word == "submit":
+                platform.submit(ENDPOINT_ID, b'{"input": {}}')
+            if word != "seen":
+                print(sum(not job.state.is_final for job in platform.statuses(ENDPOINT_ID)), flush=True)
+                continue
             per_second = {
                 route: max(Counter(int(at_s) for at_s, each in requests if each in routes).values(), default=0)
                 for route, routes in (("status", ("status", "status-sync")), ("stream", ("stream",)), ("run", ("run",)))

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from runpod_comfy.executors.handle import WorkflowHandle
     from runpod_comfy.executors.local import LocalWorkflowExecutor
     from runpod_comfy.executors.runpod import RunpodComfyWorkflowExecutor
+    from runpod_comfy.notebook import show_progress, show_progress_async
     from runpod_comfy.results import OutputFile, OutputText, Timings, WorkflowOutputImage, WorkflowResult
     from runpod_comfy.workflow.object_info import ObjectInfo
     from runpod_comfy.workflow.template import WorkflowTemplate
@@ -113,6 +114,8 @@ __all__ = [
     "WorkflowResult",
     "WorkflowTemplate",
     "__version__",
+    "show_progress",
+    "show_progress_async",
     "validate_workflow",
 ]
 
@@ -133,6 +136,8 @@ _HOME_OF = {
     "WorkflowHandle": "runpod_comfy.executors.handle",
     "LocalWorkflowExecutor": "runpod_comfy.executors.local",
     "RunpodComfyWorkflowExecutor": "runpod_comfy.executors.runpod",
+    "show_progress": "runpod_comfy.notebook",
+    "show_progress_async": "runpod_comfy.notebook",
     "OutputFile": "runpod_comfy.results",
     "OutputText": "runpod_comfy.results",
     "Timings": "runpod_comfy.results",

@@ -28,7 +28,19 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
 
-__all__ = ["CLEANUP_S", "close_shared", "iterate_async", "iterate_sync", "outlive", "run_async", "run_sync", "shared"]
+__all__ = [
+    "CLEANUP_S",
+    "abandon",
+    "be_patient",
+    "close_shared",
+    "farewells_said",
+    "iterate_async",
+    "iterate_sync",
+    "outlive",
+    "run_async",
+    "run_sync",
+    "shared",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +64,7 @@ class _Background:
         self.running: set[_Running[Any]] = set()
         self.users: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self.farewells: set[asyncio.Task[Any]] = set()
+        self.patient_until_s = float("-inf")
         self.shared: dict[Hashable, _Shared[Any]] = {}
         self.thread = threading.Thread(target=self._run, name="runpod-comfy", daemon=True)
         self.thread.start()
@@ -74,15 +87,27 @@ class _Background:
         """End all work, then close what it shared; the last thing that happens on this loop."""
         for running in self.running:
             running.cancel_once()
-        deadline_s = self.loop.time() + CLEANUP_S + 0.5
-        while (tasks := self._unfinished()) and self.loop.time() < deadline_s:
-            await asyncio.wait(tasks, timeout=deadline_s - self.loop.time())
+        await self.finished(self._unfinished, within_s=CLEANUP_S + 0.5)
         while self.shared:
             _, resource = self.shared.popitem()
             await resource.close()
         # A connection that was told to close needs a turn of the loop to do so.
         await asyncio.sleep(0)
+        # What only reads, such as a handle's job, which runs on.
+        if readers := asyncio.all_tasks() - {asyncio.current_task()}:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.wait(readers, timeout=_SLICE_S)
         await self.loop.shutdown_asyncgens()
+
+    async def finished(self, tasks: Callable[[], set[asyncio.Task[Any]]], *, within_s: float) -> None:
+        """Wait until there are no such tasks, or the time is over, which may turn out to be longer (``be_patient``)."""
+        begun_s = self.loop.time()
+        while found := tasks():
+            deadline_s = max(begun_s + within_s, self.patient_until_s)
+            if self.loop.time() >= deadline_s:
+                break
+            await asyncio.wait(found, timeout=min(_SLICE_S, deadline_s - self.loop.time()))
 
     def _unfinished(self) -> set[asyncio.Task[Any]]:
         return self.farewells | {running.task for running in self.running if running.task is not None}
@@ -100,7 +125,12 @@ class _Background:
     def stop(self) -> None:
         """Drain, stop the thread and close the loop."""
         with suppress(Exception, KeyboardInterrupt):
-            asyncio.run_coroutine_threadsafe(self.drain(), self.loop).result(2 * CLEANUP_S + 1)
+            draining = asyncio.run_coroutine_threadsafe(self.drain(), self.loop)
+            begun_s = time.monotonic()
+            while not draining.done():
+                if time.monotonic() > max(begun_s + 2 * CLEANUP_S + 1, self.patient_until_s + CLEANUP_S):
+                    break
+                concurrent.futures.wait([draining], timeout=_SLICE_S)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(1)
         if not self.thread.is_alive():
@@ -349,6 +379,30 @@ def outlive(farewell: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
     background.farewells.add(task)
     task.add_done_callback(background.farewells.discard)
     return task
+
+
+def be_patient(seconds: float) -> None:
+    """Let the end of the process wait so long for what must be done before it, if that takes so long. On the loop."""
+    background: _Background | None = getattr(_here, "background", None)
+    if background is not None:
+        background.patient_until_s = max(background.patient_until_s, background.loop.time() + seconds)
+
+
+async def farewells_said() -> None:
+    """Wait for what outlives whoever started it, about as long as the end of the process would. On the loop only."""
+    background: _Background | None = getattr(_here, "background", None)
+    if background is not None:
+        mine = asyncio.current_task()
+        await background.finished(
+            lambda: {each for each in background.farewells if each is not mine}, within_s=CLEANUP_S
+        )
+
+
+def abandon() -> None:
+    """Let the process end at once: nothing that is under way is waited for any more."""
+    global _background  # noqa: PLW0603 - one loop for each process
+    with _lock:
+        _background = None
 
 
 async def shared(key: Hashable, make: Callable[[], Awaitable[T]], close: Callable[[T], Awaitable[None]]) -> T:

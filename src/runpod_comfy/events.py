@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from runpod_comfy.results import Output, WorkflowResult
 
-__all__ = ["BatchFinished", "Event", "Finished", "OutputReady", "Progress", "Queued", "Started", "Waiting", "Warned"]
+__all__ = [
+    "BatchFinished",
+    "Event",
+    "Finished",
+    "OutputReady",
+    "Progress",
+    "Queued",
+    "Started",
+    "Tally",
+    "Waiting",
+    "Warned",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,3 +133,57 @@ class Finished:
 
 
 Event: TypeAlias = Queued | Waiting | Started | Progress | OutputReady | BatchFinished | Warned | Finished
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far a job is.
+
+    Attributes:
+        image_count: How many images are expected.
+        batch_count: How many batches the job has.
+        images: How many have arrived.
+        batches: How many batches are finished.
+        stage: What is happening, in words.
+        fraction: How much of the work is done, from 0 to 1; it never falls.
+    """
+
+    image_count: int
+    batch_count: int
+    images: int = 0
+    batches: int = 0
+    stage: str = "submitting"
+    fraction: float = 0.0
+
+    def add(self, event: Event) -> None:
+        """Note what an event says."""
+        match event:
+            case Queued():
+                at_comfyui = (event.place or "").startswith("http")
+                self.stage = "waiting for its turn at ComfyUI" if at_comfyui else "waiting for a worker"
+            case Waiting():
+                self.stage = f"waiting: {event.reason.replace('_', ' ')}"
+            case Started():
+                self.stage = "starting"
+            case Progress():
+                self.batch_count = event.batch_count
+                self.stage = f"batch {event.batch + 1} of {event.batch_count}"
+                if event.node_title:
+                    self.stage += f", {event.node_title}"
+                if event.maximum > 1:
+                    self.stage += f" {event.value}/{event.maximum}"
+                    self._reach(event.batch + event.value / event.maximum)
+            case OutputReady():
+                self.images += 1
+            case BatchFinished():
+                self.batch_count = event.batch_count
+                self.batches += 1
+                self._reach(self.batches)
+            case _:
+                pass
+
+    def __str__(self) -> str:
+        return f"{self.images}/{self.image_count} images, {self.stage}"
+
+    def _reach(self, batches: float) -> None:
+        self.fraction = max(self.fraction, min(batches / self.batch_count, 1.0))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from runpod_comfy.errors import InputError
 from runpod_comfy.media.files import safe_output_path, write_new
 from runpod_comfy.media.formats import media_type_of
+from runpod_comfy.media.html import Thumbnail, picture_html, sheet_html
 from runpod_comfy.media.pictures import decoding, open_picture, picture_errors
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Origin:
 
 
 _NOWHERE = Origin()
+_SHOWN = 5  # files, texts and warnings in a notebook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,14 @@ class WorkflowOutputImage(OutputFile):
         """
         with picture_errors(self.name), decoding():
             return open_picture(self.data, self.name)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a small copy, the name and the seed."""
+        return picture_html(self._thumbnail(), () if self.seed is None else (f"seed {self.seed}",))
+
+    def _thumbnail(self) -> Thumbnail:
+        about = "" if self.seed is None else f", seed {self.seed}"
+        return Thumbnail(self.name, f"{self.name}{about}", lambda: self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +318,27 @@ class WorkflowResult(list[WorkflowOutputImage]):
         return [*self, *self.files]
 
     def __repr__(self) -> str:
+        return f"<WorkflowResult {self._contents()}, job_id={self.job_id!r}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the first pictures as small copies, and the rest in words."""
+        timings = [
+            f"{name} {seconds:.1f} s"
+            for name, seconds in (
+                ("queue", self.timings.queue_s),
+                ("execution", self.timings.execution_s),
+                ("total", self.timings.total_s),
+            )
+            if seconds is not None
+        ]
+        job = [f"job {self.job_id}"] if self.job_id else []
+        lines = [", ".join([self._contents(), *job, *timings])]
+        lines += [f"{file.name} ({file.media_type}, {file.size_bytes:,} bytes)" for file in self.files[:_SHOWN]]
+        lines += [text.text for text in self.texts[:_SHOWN]]
+        lines += [f"Warning: {warning}" for warning in self.warnings[:_SHOWN]]
+        return sheet_html([image._thumbnail() for image in self], lines)  # noqa: SLF001 - of this module
+
+    def _contents(self) -> str:
         parts = [f"{len(self)} images"]
         parts += [f"{len(many)} {what}" for many, what in ((self.files, "files"), (self.texts, "texts")) if many]
-        return f"<WorkflowResult {', '.join(parts)}, job_id={self.job_id!r}>"
+        return ", ".join(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import shlex
 import sys
@@ -17,6 +16,7 @@ from runpod_comfy.cli.dataset_estimate import estimate_lines
 from runpod_comfy.cli.dataset_log import warnings_kept
 from runpod_comfy.cli.failures import describe
 from runpod_comfy.cli.job import STAND_IN
+from runpod_comfy.cli.stopping import run_until_stopped
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME
 from runpod_comfy.dataset.folder import OutputFolder
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["DatasetCommand", "DatasetOptions"]
 
 _SHOWN_BAD_ROWS = 3
+_SHOWN_JOBS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,12 +257,33 @@ class DatasetCommand:
         )
         display = choose_dataset_display(asked.progress, quiet=self._output.quiet, price_per_hour_usd=price)
         already = plan.image_count - sum(task.num_samples for task in todo)
-        with make_executor(asked.target, batch_size=asked.batch_size) as executor:
-            runner = DatasetRunner(executor, template, folder, options=options, on_change=display.update)
-            self._tally = runner.tally
-            with display, self._output.through(display.write_line):
-                asyncio.run(runner.run(todo, already=already))
+        executor = make_executor(asked.target, batch_size=asked.batch_size)
+        runner = DatasetRunner(executor, template, folder, options=options, on_change=display.update)
+        self._tally = runner.tally
+        with display, self._output.through(display.write_line):
+            run_until_stopped(
+                lambda: runner.run(todo, already=already),
+                executor,
+                on_stop=self._stopping,
+                on_leave=lambda: self._leaving(folder.manifest.jobs_under_way()),
+            )
         return self._end(price)
+
+    def _stopping(self) -> None:
+        tally = self._tally
+        self._output.note(
+            f"  Stopping: {tally.running:,} jobs are being cancelled, {tally.waiting:,} were not sent. Ctrl-C again "
+            "leaves at once."
+        )
+
+    def _leaving(self, job_ids: list[str]) -> None:
+        """Say what becomes of jobs that were left to run."""
+        self._output.warn(f"{len(job_ids):,} jobs may still run. RunPod keeps what they make for 30 minutes.")
+        if self._asked.target.kind == "runpod" and 0 < len(job_ids) <= _SHOWN_JOBS:
+            collect = shlex.join([COMMAND_NAME, "collect", *job_ids, "--endpoint", str(self._asked.target.name)])
+            self._output.note(f"  {collect} --wait      # reads it into another folder")
+        again = shlex.join([COMMAND_NAME, *sys.argv[1:]])
+        self._output.next_step(f"{again}      # reads what they have made, and goes on")
 
     def _end(self, price: float | None) -> int:
         tally, asked = self._tally, self._asked

@@ -39,6 +39,8 @@ _VERBS = {
         "runpod_comfy.cli.export", "Write a dataset for Hugging Face, kohya, Civitai, webdataset or a table."
     ),
     "pick": _Listed("runpod_comfy.cli.pick", "Put the images chosen in a gallery into a folder of their own."),
+    "rerun": _Listed("runpod_comfy.cli.rerun", "Make the same picture again, or with one thing changed."),
+    "sheet": _Listed("runpod_comfy.cli.sheet", "Draw a dataset's images side by side: contact sheets."),
     "jobs": _Listed("runpod_comfy.cli.jobs", "List the jobs that were submitted, and what became of them."),
     "collect": _Listed("runpod_comfy.cli.collect", "Fetch what jobs made while nobody watched, before it expires."),
     "template": _Listed("runpod_comfy.cli.template", "Make a workflow a template, look at one, check one."),

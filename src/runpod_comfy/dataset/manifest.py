@@ -101,6 +101,10 @@ class Manifest:
         """
         return cls(path)
 
+    def jobs_under_way(self) -> list[str]:
+        """Return the ids of jobs that no line says the end of."""
+        return [record.job["job_id"] for record in self.tasks.values() if record.job and not record.job_ended]
+
     def add(self, line: Mapping[str, Any]) -> None:
         """Write one line; it survives the end of this process, and a power cut loses at most the last ones."""
         self._file.write(json_line(line).encode())

@@ -49,6 +49,7 @@ _RESULT_KEPT_S = 25 * 60.0  # RunPod keeps a result for 30 minutes after the job
 _MET_BY_ALL = (AuthenticationError, ConfigurationError, LedgerError, NotFound, ProtocolError)
 _OF_THE_SERVICE = (RateLimited, ServerError, SubmissionUncertain, TransportError)
 _MOST_UNANSWERED = _MOST_FAILED_AT_FIRST = 20
+_KNOWN_AFTER_S = 10.0  # by then a job that RunPod does not know is gone, and not new
 _SEEDS_BELOW, _LARGE_SEEDS_BELOW = 2**32, 2**64
 
 
@@ -241,8 +242,10 @@ class DatasetRunner:
         if record.job.get("place") not in {None, getattr(self._executor, "place", None)}:
             return  # another endpoint's
         try:
-            events = attach(record.job["job_id"]).events_async()
-            await self._follow(task, events, first_batch=record.job["first_batch"], is_new=False)
+            handle = attach(record.job["job_id"])
+            if time.time() - record.job["at"] > _KNOWN_AFTER_S:
+                await handle.state_async()  # one that was purged is not there, which following takes long to believe
+            await self._follow(task, handle.events_async(), first_batch=record.job["first_batch"], is_new=False)
         except RunpodComfyError as exc:
             logger.info("task %s: what was left of its job could not be read: %s", task.key, exc)
 

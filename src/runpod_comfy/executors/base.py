@@ -23,6 +23,7 @@ from runpod_comfy.executors.preflight import check_submission
 from runpod_comfy.executors.request import request_method, workflow_request
 from runpod_comfy.executors.shelf import Shelf
 from runpod_comfy.executors.slots import Slots, bodies, estimated_body_bytes
+from runpod_comfy.executors.tracing import Trace
 from runpod_comfy.media.inputs import encode_images
 from runpod_comfy.results import Timings, WorkflowOutputImage
 from runpod_comfy.submission import batches_needed, build_submission
@@ -177,6 +178,7 @@ class WorkflowExecutor(ABC):
             task.cancel()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=_loop.CLEANUP_S)
+        await _loop.farewells_said()
         await self._close()
 
     async def _while_open(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -244,14 +246,19 @@ class WorkflowExecutor(ABC):
         shelf = None if request.output_dir is None else Shelf.open(request.output_dir)
         collector = Collector()
         task = asyncio.current_task()
+        trace = Trace("workflow", place=self.place, num_samples=request.num_samples)
         try:
             if task is not None:
                 self._under_way.add(task)
-            async with aclosing(self._carried_out(request, shelf, collector)) as run:
-                async for event in _until(run, request.timeout_s or DEFAULT_TIMEOUT_S):
-                    collector.add(event)
-                    if not isinstance(event, Timings):
-                        yield event
+            with trace:
+                async with aclosing(self._carried_out(request, shelf, collector)) as run:
+                    async for event in _until(run, request.timeout_s or DEFAULT_TIMEOUT_S):
+                        collector.add(event)
+                        trace.add(event)
+                        if not isinstance(event, Timings):
+                            yield event
+                finished = Finished(result=collector.result(total_s=time.monotonic() - started_s))
+                trace.add(finished)
         except asyncio.CancelledError as exc:
             if task in self._ended_by_close:
                 closed = JobCancelled("The executor was closed while this was under way.", job_id=collector.job_id)
@@ -265,7 +272,7 @@ class WorkflowExecutor(ABC):
         finally:
             if task is not None:
                 self._under_way.discard(task)
-        yield Finished(result=collector.result(total_s=time.monotonic() - started_s))
+        yield finished
 
     async def _carried_out(
         self, request: WorkflowRequest, shelf: Shelf | None, collector: Collector

@@ -29,20 +29,34 @@ async def cancel_job(link: EndpointLink, job_id: str) -> bool:
 
     A failure is logged, since the caller is leaving for another reason.
     """
-    backoff = Backoff(first_s=0.1)
+    withdrawals = link.habits.withdrawals
     try:
-        async with asyncio.timeout(CLEANUP_S):
-            while True:
-                try:
-                    await link.api.cancel(job_id)
-                except (TransportError, RateLimited):
-                    await asyncio.sleep(backoff.next_s())
-                else:
-                    logger.info("job %s cancelled", job_id)
-                    return True
+        with withdrawals.unwanted(job_id):
+            if not await withdrawals.together(link.api, job_id):
+                async with asyncio.timeout(CLEANUP_S + withdrawals.waiting_s):
+                    await _cancel_alone(link, job_id)
+            withdrawals.note_gone([job_id])
+        logger.info("job %s cancelled", job_id, extra={"job_id": job_id})
+        return True  # noqa: TRY300 - what is above may fail
     except (TimeoutError, RunpodComfyError) as exc:
-        logger.warning("Job %s could not be cancelled and may still be running (%s).", job_id, exc or "time-out")
+        logger.warning(
+            "Job %s could not be cancelled and may still be running (%s).",
+            job_id,
+            exc or "time-out",
+            extra={"job_id": job_id},
+        )
         return False
+
+
+async def _cancel_alone(link: EndpointLink, job_id: str) -> None:
+    backoff = Backoff(first_s=0.1)
+    while True:
+        try:
+            await link.api.cancel(job_id)
+        except (TransportError, RateLimited):
+            await asyncio.sleep(backoff.next_s())
+        else:
+            return
 
 
 class ownership:  # noqa: N801 - reads as a statement: `async with ownership(…):`
@@ -55,17 +69,26 @@ class ownership:  # noqa: N801 - reads as a statement: `async with ownership(…
         self._link = link
         self._job_id = job_id
         self._record = record
+        self._known = link.habits.withdrawals.owned(job_id)
 
     async def __aenter__(self) -> None:
-        return
+        self._known.__enter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: object) -> None:
         ended = kind is None or (isinstance(exc, JobError) and not isinstance(exc, WaitTimeout))
-        if not ended:
-            # Shielded: a second interrupt ends the waiting, not the request.
-            with suppress(asyncio.CancelledError):
-                await asyncio.shield(_loop.outlive(self._cancel))
+        if ended:
+            self._known.__exit__(None, None, None)
+            return
+        # Shielded: a second interrupt ends the waiting, not the request.
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(_loop.outlive(self._cancel))
 
     async def _cancel(self) -> None:
+        try:
+            await self._cancelled()
+        finally:
+            self._known.__exit__(None, None, None)
+
+    async def _cancelled(self) -> None:
         if await cancel_job(self._link, self._job_id) and self._record is not None:
             await self._record.now_is(State.CANCELLED, "Cancelled by whoever had submitted it.")

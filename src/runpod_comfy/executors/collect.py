@@ -55,7 +55,7 @@ class Collector:
                     self.timings = replace(self.timings, gpu_s=(self.timings.gpu_s or 0.0) + gpu_s)
             case Warned(message=message):
                 self.warnings.append(message)
-                logger.warning("job %s: %s", self.job_id, message)
+                logger.warning("job %s: %s", self.job_id, message, extra={"job_id": self.job_id})
             case Timings():
                 self.timings = _merged(self.timings, event)
 

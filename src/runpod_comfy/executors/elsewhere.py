@@ -57,7 +57,7 @@ async def with_fetched_outputs(
             try:
                 here = OutputReady(output=await fetch_output(event))
             except OutputLost as exc:
-                logger.warning("job %s: %s", job_id, exc)
+                logger.warning("job %s: %s", job_id, exc, extra={"job_id": job_id})
                 lost.append(str(exc))
                 continue
             for kept in (await asyncio.to_thread(filing.file_fetched, here)).told():

@@ -12,6 +12,7 @@ from runpod_comfy.errors import JobError, RunpodComfyError, WaitTimeout
 from runpod_comfy.events import Finished, Queued
 from runpod_comfy.executors.cancelling import cancel_job
 from runpod_comfy.executors.collect import Collector
+from runpod_comfy.executors.tracing import Trace
 from runpod_comfy.results import Timings
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class _EventLog:
         """Begin to read the job, once."""
         if self._reading is None:
             self._add(Queued(job_id=job_id))
-            self._reading = asyncio.ensure_future(self._read(begin))
+            self._reading = asyncio.ensure_future(self._read(begin, Trace("follow")))
 
     async def replay(self) -> AsyncGenerator[Event]:
         """Yield all events from the first on, and the error there was."""
@@ -168,16 +169,21 @@ class _EventLog:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def _read(self, begin: Begin) -> None:
+    async def _read(self, begin: Begin, trace: Trace) -> None:
         started_s = time.monotonic()
         try:
-            async with aclosing(await begin()) as events:
-                async for event in events:
-                    if isinstance(event, Timings):
-                        self.collector.add(event)
-                    else:
-                        self._add(event)
-            self._add(Finished(result=self.collector.result(total_s=time.monotonic() - started_s)))
+            with trace:
+                trace.add(self._events[0])
+                async with aclosing(await begin()) as events:
+                    async for event in events:
+                        trace.add(event)
+                        if isinstance(event, Timings):
+                            self.collector.add(event)
+                        else:
+                            self._add(event)
+                finished = Finished(result=self.collector.result(total_s=time.monotonic() - started_s))
+                trace.add(finished)
+            self._add(finished)
         except BaseException as exc:
             if isinstance(exc, JobError):
                 exc.partial = self.collector.result()

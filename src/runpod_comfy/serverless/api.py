@@ -265,6 +265,12 @@ class EndpointApi:
         answer = await self._exchange.json("POST", "cancel", f"cancel/{_segment(job_id)}", job_id=job_id, timeout_s=10)
         return _job_status(answer, endpoint_id=self.endpoint_id, job_id=job_id)
 
+    async def purge_queue(self) -> int:
+        """Remove the jobs that wait, whoever submitted them, and return how many: ``POST /purge-queue``."""
+        answer = await self._exchange.json("POST", "purge-queue", "purge-queue", timeout_s=15)
+        removed = answer.get("removed") if isinstance(answer, dict) else None
+        return removed if isinstance(removed, int) else 0
+
     async def health(self) -> EndpointHealth:
         """Ask how many jobs and workers the endpoint has: ``GET /health``."""
         answer = await self._exchange.json("GET", "health", "health", timeout_s=15)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runpod_comfy.serverless.parking import Parking
 from runpod_comfy.serverless.queueing import Queueing
+from runpod_comfy.serverless.withdrawal import Withdrawals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,6 +45,7 @@ class EndpointHabits:
         parking: The places for long polls.
         reads: Room for answers of ``/stream``.
         queueing: Why its jobs wait.
+        withdrawals: What is to be cancelled.
         rng: Where the jitter comes from.
     """
 
@@ -57,6 +59,7 @@ class EndpointHabits:
     parking: Parking = field(default_factory=Parking)
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_READS))
     queueing: Queueing = field(default_factory=Queueing)
+    withdrawals: Withdrawals = field(default_factory=Withdrawals)
     rng: random.Random = field(default_factory=random.SystemRandom)
 
     def lacks_long_poll(self, endpoint_id: str, what: str, now_s: float) -> None:

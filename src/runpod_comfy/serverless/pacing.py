@@ -23,6 +23,7 @@ __all__ = ["PUBLISHED_LIMITS", "Limit", "Pacer", "Window"]
 WINDOW_S = 10.0
 _USED = 0.9  # the rest is for other programs, and for clocks that differ
 _USED_EVENLY = 0.8  # what leaves here evenly arrives in bunches
+_LATE_S = 0.5  # a burst that arrived slowly is in RunPod's window for longer than in ours
 _LEAST = 1 / 16
 _RECOVERY_S = 20.0
 
@@ -62,9 +63,9 @@ class Window:
     """
 
     def __init__(self, limit: Limit) -> None:
-        self._span_s = WINDOW_S / 40 if limit.even else WINDOW_S
+        self._span_s = WINDOW_S / 40 if limit.even else WINDOW_S + _LATE_S
         used = _USED_EVENLY if limit.even else _USED
-        self._most = max(1, int(limit.per_window * used * self._span_s / WINDOW_S))
+        self._most = max(1, int(limit.per_window * used * (1 / 40 if limit.even else 1)))
         self._uses_s: deque[float] = deque(maxlen=self._most)
         self._share = 1.0
         self._share_at_s = 0.0

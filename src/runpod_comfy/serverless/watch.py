@@ -310,7 +310,7 @@ class _Watch(Generic[_T]):
     async def _pause(self, backoff: Backoff, exc: RunpodComfyError) -> None:
         delay_s = backoff.next_s()
         level = logging.WARNING if backoff.failures == 3 else logging.DEBUG  # noqa: PLR2004 - said once, not each time
-        logger.log(level, "job %s: %s Trying again.", self.job_id, exc)
+        logger.log(level, "job %s: %s Trying again.", self.job_id, exc, extra={"job_id": self.job_id})
         # After a 429 the pacer holds everybody back, and lets them through one by one.
         if not isinstance(exc, RateLimited):
             await asyncio.sleep(delay_s)

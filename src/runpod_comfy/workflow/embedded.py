@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["read_embedded"]
+__all__ = ["changed_inputs", "read_embedded"]
 
 _KEYS: Final = ("prompt", "workflow")
+_SHOWN: Final = 60  # characters of a value in a sentence
 
 
 def read_embedded(path: Path) -> dict[str, Any]:
@@ -44,6 +45,27 @@ def read_embedded(path: Path) -> dict[str, Any]:
         "(--disable-metadata) or a program on the way dropped it, as most chats and web sites do.",
         template=path.name,
     )
+
+
+def changed_inputs(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Yield what one graph has otherwise than another, as words: ``3 KSampler.steps: 20 → 25``."""
+    for node_id in sorted(before.keys() | now.keys()):
+        old, new = before.get(node_id), now.get(node_id)
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            yield f"node {node_id} is {'new' if old is None else 'gone'}"
+            continue
+        title = f"{node_id} {new.get('class_type')}"
+        if old.get("class_type") != new.get("class_type"):
+            yield f"node {node_id}: {old.get('class_type')} → {new.get('class_type')}"
+        inputs, others = old.get("inputs") or {}, new.get("inputs") or {}
+        for name in sorted(inputs.keys() | others.keys()):
+            if inputs.get(name) != others.get(name):
+                yield f"{title}.{name}: {_short(inputs.get(name))} → {_short(others.get(name))}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def _texts(image: Image.Image) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,278 @@
+"""Images made again from the command line: their recipes found, run, and what comes compared with what was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from runpod_comfy.cli.failures import describe
+from runpod_comfy.cli.job import STAND_IN, log_shown_by
+from runpod_comfy.cli.progress import Tally, choose_display
+from runpod_comfy.cli.targets import make_executor
+from runpod_comfy.cli.variables import declared_variables, parse_assignments
+from runpod_comfy.dataset.again import read_image_recipe, read_recipe
+from runpod_comfy.dataset.reference import Reference
+from runpod_comfy.errors import ConfigurationError, InputError, RunpodComfyError, TemplateError
+from runpod_comfy.events import OutputReady, Queued, Warned
+from runpod_comfy.media.compare import compare_pictures
+from runpod_comfy.media.files import write_new
+from runpod_comfy.results import OutputFile
+from runpod_comfy.workflow.embedded import changed_inputs, read_embedded
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from runpod_comfy.cli.output import Output
+    from runpod_comfy.cli.targets import Target
+    from runpod_comfy.dataset.again import Original, Recipe, RemakeJob
+    from runpod_comfy.events import Event
+    from runpod_comfy.executors.base import WorkflowExecutor
+    from runpod_comfy.media.compare import Comparison
+
+__all__ = ["Remaking", "RerunOptions"]
+
+_SHOWN_CHANGES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerunOptions:
+    """What was asked for on the command line; see ``runpod-comfy rerun --help``."""
+
+    target: Target
+    what: tuple[str, ...]
+    assignments: tuple[str, ...]
+    images: tuple[Path, ...] | None
+    output_dir: Path
+    keep_all: bool
+    timeout_s: float | None
+    progress: str | None
+
+
+@dataclass(slots=True)
+class _Made:
+    """What one job has made so far, and what of it was asked for."""
+
+    wanted: dict[tuple[int, str | None, int], Original]
+    unplaced: list[Original]
+    seen: Counter[tuple[int, str | None]] = field(default_factory=Counter)
+    loose: list[OutputFile] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, job: RemakeJob) -> _Made:
+        placed = {
+            (each.batch, each.node_id, each.position): each for each in job.originals if each.position is not None
+        }
+        return cls(placed, [each for each in job.originals if each.position is None])
+
+    def take(self, output: OutputFile) -> Original | None:
+        """Return which original an output is of, if any."""
+        place = (output.batch or 0, output.node_id)
+        position = self.seen[place]
+        self.seen[place] += 1
+        return self.wanted.pop((*place, position), None)
+
+
+class Remaking:
+    """One use of the command."""
+
+    def __init__(self, asked: RerunOptions, output: Output) -> None:
+        self._asked = asked
+        self._output = output
+        self._job_ids: list[str] = []
+        self._images: list[dict[str, Any]] = []
+        self._notes: list[str] = []
+        self._missing = 0
+
+    def carry_out(self) -> int:
+        """Do it all and return the exit code."""
+        try:
+            with log_shown_by(self._output):
+                recipes = [self._changed(recipe) for recipe in _recipes(self._asked.what)]
+                self._announce(recipes)
+                for recipe, changed in recipes:
+                    with make_executor(self._asked.target, batch_size=recipe.batch_size, ledger=True) as executor:
+                        for job in recipe.jobs:
+                            self._run(executor, recipe, job, is_changed=bool(changed))
+        except (RunpodComfyError, OSError, KeyboardInterrupt) as exc:
+            return self._output.fail(describe(exc), self._data())
+        self._output.succeed(self._data())
+        return 1 if self._missing else 0
+
+    def _changed(self, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
+        """Return a recipe as it was asked for, and what is other than it was."""
+        declared = declared_variables(recipe.template)
+        given = parse_assignments(self._asked.assignments, declared)
+        changed = {name: value for name, value in given.items() if recipe.variables.get(name, _NOTHING) != value}
+        if "batch_size" in changed:
+            raise ConfigurationError(
+                "--var batch_size cannot be changed: the noise of an image depends on its place in the batch. Use run."
+            )
+        variables = {**recipe.variables, **changed}
+        # Seeds of a dataset's batches are not in its variables; a workflow out of an image has its own as a default.
+        if "seed" in changed and any(job.seed is not None for job in recipe.jobs):
+            recipe = recipe.with_seed(_whole(variables.pop("seed")))
+        photos = recipe.photos if self._asked.images is None else self._asked.images
+        takes_photos = bool({"input_images", "input_images_dir"} & declared.keys())
+        if photos is None and takes_photos:
+            raise InputError(f"The input photos are not stored: {recipe.notes[0]}. Give them with --image, in order.")
+        if self._asked.images is not None and self._asked.images != recipe.photos:
+            changed["image"] = [str(path) for path in self._asked.images]
+        return replace(recipe, variables=variables, photos=photos or ()), changed
+
+    def _announce(self, recipes: Sequence[tuple[Recipe, dict[str, Any]]]) -> None:
+        if not self._asked.target.asked_for:
+            self._output.loud(STAND_IN)
+        wanted = sum(len(job.originals) for recipe, _ in recipes for job in recipe.jobs)
+        made = sum(job.batch_count * recipe.batch_size for recipe, _ in recipes for job in recipe.jobs)
+        whole = f", of {made} in whole batches" if made > wanted else ""
+        changes = recipes[0][1]
+        how = f"with {', '.join(sorted(changes))} changed" if changes else "as they were"
+        self._output.note(f"  {wanted} image(s) again {how}{whole}; on {self._asked.target}")
+        for note in dict.fromkeys(note for recipe, _ in recipes for note in recipe.notes):
+            self._notes.append(note)
+            self._output.note(f"  {note}")
+
+    def _run(self, executor: WorkflowExecutor, recipe: Recipe, job: RemakeJob, *, is_changed: bool) -> None:
+        variables = dict(recipe.variables)
+        if job.first_seed is not None and recipe.template.uses("seed"):
+            variables["seed"] = job.first_seed
+        count = job.batch_count * recipe.batch_size
+        display = choose_display(self._asked.progress, quiet=self._output.quiet)
+        tally = Tally(image_count=count, batch_count=job.batch_count)
+        made = _Made.of(job)
+        events = executor.watch_workflow(
+            recipe.template,
+            recipe.photos,
+            count,
+            batch_size=recipe.batch_size,
+            seed=job.seed,
+            randomize_seed=job.seed is not None,
+            variables=variables,
+            timeout=self._asked.timeout_s,
+        )
+        # Closing the events early, as an interrupt does, cancels the job.
+        with closing(cast("Generator[Event]", events)), display, self._output.through(display.write_line):
+            for event in events:
+                self._take(event, made, is_changed=is_changed)
+                tally.add(event)
+                display.update(tally, event)
+        self._match(made, is_changed=is_changed)
+        for original in (*made.wanted.values(), *made.unplaced):
+            self._missing += 1
+            self._output.warn(f"{original.path} was not made again: its batch has fewer outputs now.")
+
+    def _take(self, event: Event, made: _Made, *, is_changed: bool) -> None:
+        match event:
+            case Queued(job_id=job_id):
+                self._job_ids.append(job_id)
+            case OutputReady(output=OutputFile() as output):
+                original = made.take(output)
+                if original is not None:
+                    self._keep(output, original, is_changed=is_changed)
+                elif made.unplaced:
+                    made.loose.append(output)
+                elif self._asked.keep_all:
+                    self._keep(output, None, is_changed=is_changed)
+            case Warned(message=message):
+                self._output.warn(message)
+
+    def _match(self, made: _Made, *, is_changed: bool) -> None:
+        """Find an original whose place in the batch is not known, by its pixels; with a change all are kept."""
+        if not made.unplaced or not made.loose:
+            return
+        if is_changed:
+            for output in made.loose:
+                self._keep(output, made.unplaced[0], is_changed=True)
+            made.unplaced.clear()
+            return
+        for original in list(made.unplaced):
+            before = original.path.read_bytes()
+            if not (batch := [each for each in made.loose if (each.batch or 0) == original.batch]):
+                continue
+            best = min(batch, key=lambda output: compare_pictures(before, output.data).rank)
+            self._keep(best, original, is_changed=False)
+            made.loose.remove(best)
+            made.unplaced.remove(original)
+        for output in made.loose if self._asked.keep_all else ():
+            self._keep(output, None, is_changed=False)
+
+    def _keep(self, output: OutputFile, original: Original | None, *, is_changed: bool) -> None:
+        """Save an output, and compare it with what it should be."""
+        stem = original.path.stem if original else Path(output.name).stem
+        path = write_new(self._asked.output_dir / f"{stem}{_suffix(output)}", output.data)
+        comparison = None
+        if original is not None and not is_changed:
+            comparison = self._compared(original, output, path)
+        self._images.append(
+            {
+                "path": str(path),
+                "original": str(original.path) if original else None,
+                "seed": output.seed,
+                "sha256": output.sha256,
+                "comparison": None if comparison is None else {**asdict(comparison), "text": str(comparison)},
+            }
+        )
+        self._output.data(str(path))
+
+    def _compared(self, original: Original, output: OutputFile, path: Path) -> Comparison | None:
+        try:
+            before = original.path.read_bytes()
+        except OSError as exc:
+            self._output.warn(f"{original.path} cannot be compared: {exc.strerror}.")
+            return None
+        comparison = compare_pictures(before, output.data)
+        self._output.note(f"  {path.name}: {comparison}")
+        if not comparison.same_pixels and (changes := _workflow_changes(original.path, path)):
+            more = len(changes) - _SHOWN_CHANGES
+            listed = "; ".join(changes[:_SHOWN_CHANGES]) + (f"; and {more} more" if more > 0 else "")
+            self._output.warn(f"{original.path.name} was made by another workflow: {listed}")
+        return comparison
+
+    def _data(self) -> dict[str, Any]:
+        return {
+            "target": self._asked.target.kind,
+            "job_ids": self._job_ids,
+            "images": self._images,
+            "notes": self._notes,
+        }
+
+
+_NOTHING = object()
+
+
+def _recipes(what: Sequence[str]) -> list[Recipe]:
+    """Return a recipe for each row and each image, so that no batch of a row is made twice."""
+    rows: dict[tuple[Path, int], list[Reference]] = {}
+    found: list[Recipe] = []
+    for text in what:
+        reference = Reference.parse(text)
+        if reference is not None:
+            rows.setdefault((reference.folder, reference.index), []).append(reference)
+        elif Path(text).is_file():
+            found.append(read_image_recipe(Path(text)))
+        else:
+            raise ConfigurationError(
+                f"There is no image {text}; a row of a dataset is written out#000123 or out#000123_2."
+            )
+    return [*(read_recipe(references) for references in rows.values()), *found]
+
+
+def _workflow_changes(before: Path, now: Path) -> list[str]:
+    try:
+        return list(changed_inputs(read_embedded(before), read_embedded(now)))
+    except TemplateError:
+        return []  # one of them carries none
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"--var seed={value!r} is no whole number.")
+    return value
+
+
+def _suffix(output: OutputFile) -> str:
+    suffix = Path(output.name).suffix
+    return suffix if suffix[1:].isalnum() and suffix.isascii() else ".bin"
