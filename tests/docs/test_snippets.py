@@ -153,11 +153,14 @@ def reader(tmp_path, monkeypatch, runpod_emulator):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
-def test_a_page_does_what_it_says(page, reader):
+def test_a_page_does_what_it_says(page, request):
     text = page.read_text("utf-8")
     blocks = list(BLOCK.finditer(text))
     assert {block["language"] for block in blocks} <= LANGUAGES
     assert text.count("```") == 2 * len(blocks), "a block that was not understood"
-    for block in blocks:
-        if not block["reason"]:
-            reader.do(block)
+    here = [block for block in blocks if not block["reason"] and block["language"] != "text"]
+    if here:
+        reader = request.getfixturevalue("reader")
+        for block in blocks:
+            if not block["reason"]:
+                reader.do(block)
