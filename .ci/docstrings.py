@@ -6,9 +6,12 @@ Examples become blocks of code, without the marks that are for doctest; roles su
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from griffe import Docstring, Extension, Object
+from griffe import Docstring, Extension
+
+if TYPE_CHECKING:
+    from griffe import Object
 
 _EXAMPLE = re.compile(r"(?m)^(?P<indent> *)>>> .*(?:\n(?P=indent)\S.*)*")
 _ROLE = re.compile(r":(?:meth|func|class|attr|data):`~?([^`]+)`")
