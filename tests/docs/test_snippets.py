@@ -60,7 +60,7 @@ class Reader:
         if block["title"] == "output":
             self._compare(text.splitlines(), self._printed)
         elif block["title"]:
-            Path(block["title"]).write_text(text, "utf-8")
+            Path(block["title"]).write_text(self._mine(text), "utf-8")
         elif block["language"] == "python":
             self._printed = self._captured(lambda: exec(self._mine(text), self._names))[1]  # noqa: S102 - the page is ours
         elif block["language"] == "bash":
