@@ -110,7 +110,7 @@ def _template_form(image: str) -> list[_Field]:
         _Field("Container image", image),
         _Field("Container start command", "(empty)", "the image has its own"),
         _Field("Container disk", "30 GB", "more for long videos"),
-        _Field("Environment variables", "(none)", "docs/worker.md lists them; keys as RunPod secrets"),
+        _Field("Environment variables", "(none)", "see the worker's settings in the docs; keys as RunPod secrets"),
     ]
 
 
