@@ -47,6 +47,11 @@ def commands(text):
     return found
 
 
+def _words(command):
+    """A command's words; unlike in shlex, a comment begins a word, and `out#000123` is one word."""
+    return shlex.split(re.sub(r"\s# .*", "", command))
+
+
 class Reader:
     """Carries out the blocks of one page; what a page calls by a name of the reader's own is replaced."""
 
@@ -81,7 +86,7 @@ class Reader:
 
     def _type(self, command, shown):
         if command.startswith("export "):
-            os.environ.update(word.split("=", 1) for word in shlex.split(command, comments=True)[1:])
+            os.environ.update(word.split("=", 1) for word in _words(command)[1:])
             return
         code, out = self._bash(command) if _SHELL.search(command) else self._in_process(command)
         assert (code != 0) == any(line.startswith("Error") for line in shown), f"{command}\n{out}"
@@ -91,7 +96,7 @@ class Reader:
     def _in_process(self, command):
         words = [
             name
-            for word in shlex.split(command, comments=True)
+            for word in _words(command)
             for name in (sorted(glob.glob(word)) or [word])  # noqa: PTH207 - as a shell does it
         ]
         sys.argv = words
