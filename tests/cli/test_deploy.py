@@ -33,7 +33,8 @@ def test_models_on_a_volume_are_below_models_on_it(cli):
 
 def test_json_has_the_same_fields(cli):
     data = json.loads(cli("deploy", "--print", "portrait/workflow.json.jinja", "--json").out)["data"]
-    assert [form["Max workers"] for form in data["forms"].values() if "Max workers" in form] == ["3"]
+    assert data["endpoint_form"]["Max workers"] == "3"
+    assert "Container image" in data["template_form"]
     assert {model["folder"] for model in data["models"]} == {"checkpoints", "photomaker"}
 
 

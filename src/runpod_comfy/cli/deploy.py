@@ -83,14 +83,14 @@ def command(
         raise click.UsageError("deploy prints what to type into RunPod's forms, and creates nothing: pass --print.")
     output = Output(command="deploy", as_json=as_json)
     models = _models_of(template, assignments) if template else ()
-    forms = {
-        "Template (Serverless, Templates, New template)": _template_form(image),
-        "Endpoint (Serverless, New endpoint)": _endpoint_form(pools, max_workers, idle_timeout_s, volume=volume),
-    }
-    for title, form in forms.items():
-        output.data(title)
-        _print_fields(form, output)
-        output.data("")
+    template_form = _template_form(image)
+    endpoint_form = _endpoint_form(pools, max_workers, idle_timeout_s, volume=volume)
+    output.data("Template (Serverless, Templates, New template)")
+    _print_fields(template_form, output)
+    output.data("")
+    output.data("Endpoint (Serverless, New endpoint)")
+    _print_fields(endpoint_form, output)
+    output.data("")
     if template:
         output.data(f"Models that {template.name} names")
         _print_fields([_model_field(each, volume=volume) for each in models], output)
@@ -99,7 +99,8 @@ def command(
     output.next_step(f"{COMMAND_NAME} init --endpoint <ENDPOINT_ID>     (the id is on the endpoint's page)")
     return output.succeed(
         {
-            "forms": {title: {field.name: field.value for field in form} for title, form in forms.items()},
+            "template_form": {field.name: field.value for field in template_form},
+            "endpoint_form": {field.name: field.value for field in endpoint_form},
             "models": [asdict(each) for each in models],
         }
     )
