@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts the worker, which starts ComfyUI. Arguments go to RunPod's SDK: `--rp_serve_api --rp_api_host 0.0.0.0` serves
-# its local API. Variables: docker/README.md.
+# its local API. Variables: docs/worker.md.
 set -euo pipefail
 
 # glibc's allocator keeps what models leave behind; tcmalloc gives it back.

@@ -23,7 +23,7 @@ from runpod_comfy.worker.handler import make_handler
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
-README = ROOT / "docker" / "README.md"
+SETTINGS = ROOT / "docs" / "worker.md"
 
 
 def instructions():
@@ -197,7 +197,7 @@ async def test_each_of_the_hubs_tests_passes_on_a_worker(name):
 
 
 def test_every_variable_that_is_read_or_offered_is_documented():
-    documented = set(re.findall(r"^\| `(\w+)` \|", README.read_text(), re.MULTILINE))
+    documented = set(re.findall(r"^\| `(\w+)` \|", SETTINGS.read_text(), re.MULTILINE))
     sources = [*(ROOT / "src/runpod_comfy/worker").glob("*.py"), ROOT / "src/runpod_comfy/bucket.py", DOCKERFILE]
     sources += [ROOT / "src/runpod_comfy/settings.py", ROOT / "docker/start.sh"]
     pattern = re.compile(r"\b(?:WORKER|COMFYUI|COMFY_ORG|BUCKET)_[A-Z_]+\b")

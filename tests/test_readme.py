@@ -108,7 +108,7 @@ def test_the_commands_run_as_written(checkout):
     try:
         ran = []
         for command in COMMANDS:
-            if not re.search(r"runpod-comfy (run|example|template)", command):
+            if not re.search(r"runpod-comfy (run|batch|jobs|example|template)", command):
                 continue
             written = command.removeprefix("pip install . && ").replace("http://127.0.0.1:8188", stand_in.url)
             subprocess.run(
@@ -117,7 +117,7 @@ def test_the_commands_run_as_written(checkout):
             ran.append(command.split()[0:2])
     finally:
         _loop.run_sync(stand_in.stop)
-    assert len(ran) == 6
+    assert len(ran) == 8
 
 
 def test_every_file_that_the_readme_names_is_there():

@@ -113,7 +113,7 @@ class EndpointSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """What the worker on the GPU machine needs to know; the table in ``docker/README.md`` names the variables.
+    """What the worker on the GPU machine needs to know; the table in ``docs/worker.md`` names the variables.
 
     Attributes:
         comfyui_url: The ComfyUI server it drives.

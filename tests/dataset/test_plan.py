@@ -97,6 +97,12 @@ def test_columns_that_the_template_does_not_use_are_told():
     assert "price" not in plan.tasks[0].variables
 
 
+def test_the_column_that_names_photos_counts_as_used():
+    data = Table(rows=(Row(id="a", line=2, values={"prompt": "a"}),), columns=("prompt", "image", "price"))
+    plan = make_plan(tasks_of(data), data, TEMPLATE)
+    assert (plan.used, plan.unused) == (("prompt", "image (photos)"), ("price",))
+
+
 def test_variables_for_all_rows_give_way_to_a_rows_own():
     tasks = tasks_of(table({"prompt": "mine"}, {}), variables={"prompt": "everybody's", "cfg": 3})
     assert [dict(task.variables) for task in tasks] == [

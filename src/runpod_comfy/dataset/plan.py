@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from runpod_comfy.dataset.grids import cells
+from runpod_comfy.dataset.rows import PHOTO_COLUMNS
 from runpod_comfy.errors import ConfigurationError, InputError
 from runpod_comfy.workflow.graph import as_link
 
@@ -67,7 +68,7 @@ class Plan:
 
     Attributes:
         tasks: The tasks in the order in which they start.
-        used: Columns that are variables of the template.
+        used: Columns that are variables of the template, and the one that names photos.
         unused: Columns that are not; they are kept with the images.
         slowest: Variables whose change costs most, dearest first.
         model_loads: How often a model is loaded in this order, on one worker.
@@ -147,8 +148,13 @@ def make_plan(tasks: Sequence[Task], table: Table, template: WorkflowTemplate) -
     Raises:
         TemplateError: The template cannot be rendered for the first row.
     """
-    used = tuple(name for name in table.columns if template.uses(name))
-    unused = tuple(name for name in table.columns if not template.uses(name) and name not in {"id", "seed"})
+    photos = next((name for name in PHOTO_COLUMNS if name in table.columns), None)
+    used = tuple(
+        f"{name} (photos)" if name == photos else name
+        for name in table.columns
+        if name == photos or template.uses(name)
+    )
+    unused = tuple(name for name in table.columns if not template.uses(name) and name not in {"id", "seed", photos})
     costs = _costs(tasks, template)
     slowest = tuple(sorted(costs, key=lambda name: -costs[name]))
     ranks = {name: _ranks(tasks, name) for name in slowest}

@@ -1,4 +1,4 @@
-"""``python -m runpod_comfy.worker``: the worker under RunPod's SDK. ``docker/README.md`` lists its variables."""
+"""``python -m runpod_comfy.worker``: the worker under RunPod's SDK. ``docs/worker.md`` lists its variables."""
 
 from __future__ import annotations
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from runpod_comfy.workflow.graph import Graph
     from runpod_comfy.workflow.object_info import InputType, NodeType, ObjectInfo
 
-__all__ = ["Problem", "refuse_faulty", "validate_workflow"]
+__all__ = ["MODEL_SUFFIXES", "Problem", "refuse_faulty", "validate_workflow"]
 
 _SHOWN_CHOICES: Final = 8
 _SHOWN_PROBLEMS: Final = 12
 _LINK_LENGTH: Final = 2
 # Suffixes of files that are kept on a server, not written into a node's code.
-_MODEL_SUFFIXES: Final = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft", ".onnx", ".yaml")
+MODEL_SUFFIXES: Final = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft", ".onnx", ".yaml")
 _CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {"INT": int, "FLOAT": float}
 
 
@@ -325,7 +325,7 @@ def _takes(known: NodeType, name: str) -> bool:
 
 def _are_models(value: Any, choices: Sequence[Any]) -> bool:
     names = [value, *choices[:3]]
-    return any(isinstance(name, str) and name.lower().endswith(_MODEL_SUFFIXES) for name in names)
+    return any(isinstance(name, str) and name.lower().endswith(MODEL_SUFFIXES) for name in names)
 
 
 def _same(value: Any) -> Any:
