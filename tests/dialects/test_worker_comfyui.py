@@ -3,6 +3,7 @@ import base64
 import pytest
 
 from runpod_comfy.dialects.worker_comfyui import WorkerComfyuiReader, kind_of_answer
+from runpod_comfy.dialects.worker_comfyui_answer import Answer
 from runpod_comfy.dialects.worker_comfyui_request import (
     encode_request,
     layout_of_first_batch,
@@ -238,6 +239,21 @@ def test_file_that_either_of_two_nodes_may_have_saved_is_credited_to_none():
     reader = WorkerComfyuiReader(layout_of_first_batch(submission(graph)))
     [made, _] = reader.finish(answer("cat_00001_.png"), None)
     assert (made.output.node_id, made.output.subfolder, made.output.name) == (None, None, "cat_00001_.png")
+
+
+@pytest.mark.parametrize("images", [[], answer("cat_00001_.png")["images"]])
+def test_what_this_projects_worker_adds_to_the_official_answer_is_read_too(images):
+    told = Answer(1_000_000)
+    told.add_file(OutputFile(name="sound_00001_.flac", data=b"fLaC", kind="audio", media_type="audio/flac"))
+    told.add_text("a caption")
+    output = told.result() | {"images": images}
+    for each in (output, {name: value for name, value in output.items() if name != "status"}):
+        reader, events = heard(each, submission())
+        made = [event.output for event in events if isinstance(event, OutputReady)]
+        assert [type(one).__name__ for one in made][-2:] == ["OutputFile", "OutputText"]
+        assert (made[-2].name, made[-2].data, made[-1].text) == ("sound_00001_.flac", b"fLaC", "a caption")
+        assert reader.complete
+        assert reader.outputs == len(images) + 2
 
 
 def test_an_empty_file_is_an_output_too():

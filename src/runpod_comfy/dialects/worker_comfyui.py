@@ -4,7 +4,8 @@
 
     5.x      {"images": [{"filename": "a_00001_.png", "type": "base64" | "s3_url", "data": "…"}], "errors": ["…"]?}
              {"status": "success_no_images", "images": []}
-             failed: error "…", output {"details": ["…"]}
+             {"images": […], "files": [as images]?, "texts": ["…"]?}   of this project's worker, which drops none
+    failed: error "…", output {"details": ["…"]}
     ≤ 4.0.1  {"status": "success", "message": "<base64>" | "<url>"}     the last image of the history and no other
              {"status": "error", "message": "…"}                       the job is COMPLETED all the same
 
@@ -26,7 +27,7 @@ from runpod_comfy.dialects.worker_comfyui_request import MARK, Layout, base_name
 from runpod_comfy.events import BatchFinished, OutputReady
 from runpod_comfy.media.formats import media_type_of
 from runpod_comfy.media.wire import from_base64
-from runpod_comfy.results import Origin, OutputElsewhere, OutputFile, WorkflowOutputImage
+from runpod_comfy.results import Origin, OutputElsewhere, OutputFile, OutputText, WorkflowOutputImage
 from runpod_comfy.workflow.unroll import Copy
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def kind_of_answer(output: Any) -> WorkerKind | None:
     match output:
         case {"images": [dict(first), *_]} if {"filename", "type", "data"} <= first.keys():
             return "worker-comfyui"
-        case {"images": [], "status": "success_no_images"}:
+        case (
+            {"images": [], "status": "success_no_images"}
+            | {"images": [], "files": [*_]}
+            | {"images": [], "texts": [*_]}
+        ):
             return "worker-comfyui"
         case {"status": "success" | "error", "message": str()}:
             return "worker-comfyui-4"
@@ -118,7 +123,12 @@ class WorkerComfyuiReader:
         if self.kind == "worker-comfyui-4":
             yield from self._last_image(output)
         else:
-            yield from self._in_order([part for item in output["images"] if (part := self._part(item))])
+            items = [*output["images"], *_list(output.get("files"))]
+            yield from self._in_order([part for item in items if (part := self._part(item))])
+            for text in _texts(output.get("texts")):
+                self.outputs += 1
+                # Of several batches nobody can tell which one it is of.
+                yield OutputReady(output=OutputText(text=text, origin=Origin()))
         if told := _texts(output.get("errors")):
             self.error = self._failure(told)
         self._complete = not self.problems and self.error is None
@@ -258,4 +268,8 @@ def _details(output: Any) -> list[str]:
 
 
 def _texts(value: Any) -> list[str]:
-    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+    return [each for each in _list(value) if isinstance(each, str)]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
