@@ -15,7 +15,7 @@ from runpod_comfy.media.inputs import InputImage
 from runpod_comfy.results import OutputFile, OutputText, WorkflowOutputImage
 from runpod_comfy.submission import Submission
 
-QUICK = FollowPace(silent_s=0.3, alone_s=0.1, queue_s=0.3, give_up_s=1.0)
+QUICK = FollowPace(silent_s=0.3, alone_s=0.1, queue_s=0.3, give_up_s=1.0, stop_s=0.5)
 
 
 async def run(client, submission, **more):

@@ -20,7 +20,7 @@ from runpod_comfy.media.inputs import InputImage
 from runpod_comfy.results import OutputText
 from runpod_comfy.submission import Submission
 
-QUICK = FollowPace(silent_s=0.3, alone_s=0.1, queue_s=0.3, give_up_s=1.0)
+QUICK = FollowPace(silent_s=0.3, alone_s=0.1, queue_s=0.3, give_up_s=1.0, stop_s=0.5)
 
 
 async def run(client, submission, **more):
@@ -291,21 +291,21 @@ async def test_prompt_without_a_sign_of_life_fails_at_the_limit_and_without_one_
     submission = Submission(workflow=nap(), seeds=(1,))
     patient = asyncio.create_task(run(stand_in_client, submission, pace=QUICK))
     await queue_has_one_running(stand_in_client)
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(0.7)
     assert not patient.done()
     patient.cancel()
     await asyncio.wait([patient])
     await stand_in.stop()
     await stand_in.start()
     stand_in.die_computing(known=False)
-    _, error = await run_to_failure(stand_in_client, submission, pace=replace(QUICK, stall_s=1.0))
+    _, error = await run_to_failure(stand_in_client, submission, pace=replace(QUICK, stall_s=0.5))
     assert "no sign of life" in str(error)
     assert "WORKER_STALL_S" in str(error)
 
 
 async def test_prompt_that_tells_its_steps_lives_though_it_takes_longer_than_the_limit(stand_in_client, nap):
-    pace = replace(QUICK, stall_s=0.5)
-    made = outputs(await run(stand_in_client, Submission(workflow=nap(1.2), seeds=(1,)), pace=pace))
+    pace = replace(QUICK, stall_s=0.3)
+    made = outputs(await run(stand_in_client, Submission(workflow=nap(0.9), seeds=(1,)), pace=pace))
     assert len(made) == 1
 
 
@@ -313,9 +313,9 @@ async def test_prompt_that_waits_behind_another_for_longer_than_the_limit_is_no_
     stand_in_client, session, stand_in, nap
 ):
     other = ComfyUIClient(stand_in.url, session=session)
-    await other.queue_prompt(nap(1.2))
+    await other.queue_prompt(nap(0.9))
     submission = Submission(workflow=nap(0.01, colour=1), seeds=(1,))
-    assert len(outputs(await run(stand_in_client, submission, pace=replace(QUICK, stall_s=0.5)))) == 1
+    assert len(outputs(await run(stand_in_client, submission, pace=replace(QUICK, stall_s=0.3)))) == 1
 
 
 async def test_death_of_the_process_fails_the_run_with_its_reason_after_what_was_made(stand_in_client, nap):

@@ -19,7 +19,7 @@ from runpod_comfy.worker.link import ComfyUILink
 from runpod_comfy.worker.machine import Machine
 from runpod_comfy.worker.server import ComfyUIServer
 
-QUICK = FollowPace(silent_s=0.3, alone_s=0.1, queue_s=0.3, give_up_s=1.0)
+QUICK = FollowPace(silent_s=0.3, alone_s=0.1, queue_s=0.3, give_up_s=1.0, stop_s=0.5)
 COMMAND = (sys.executable, str(Path(__file__).with_name("comfyui_child.py")))
 
 
@@ -152,7 +152,7 @@ async def test_comfyui_whose_process_lives_and_answers_nobody_is_ended_and_start
     handler = native_handler(machine)
 
     async def answer():
-        return [piece async for piece in handler({"id": "job", "input": {"workflow": nap(1.0)}})]
+        return [piece async for piece in handler({"id": "job", "input": {"workflow": nap(0.5)}})]
 
     async with soon():
         assert "did not answer" in (await answer())[-1]["error"]
@@ -165,7 +165,7 @@ async def test_comfyui_of_somebody_else_that_computes_no_more_fails_all_jobs_and
         comfyui.die_computing(known=False)
         asked = []
         machine = Machine(
-            link=ComfyUILink(comfyui.url), keeper=ComfyUIServer(comfyui.url), pace=replace(QUICK, stall_s=1.0),
+            link=ComfyUILink(comfyui.url), keeper=ComfyUIServer(comfyui.url), pace=replace(QUICK, stall_s=0.5),
             refresh=lambda: asked.append(1),
         )  # fmt: skip
         handler = native_handler(machine)
