@@ -215,6 +215,24 @@ async def test_what_a_node_that_cannot_be_interrupted_makes_is_removed_when_it_h
     assert stays == ["begun", "ended"]
 
 
+async def test_run_that_is_cancelled_while_its_prompt_is_on_its_way_leaves_nothing_either(
+    stand_in, stand_in_client, nap
+):
+    folders = await find_folders(stand_in_client, comfyui_dir=None)
+    site = Site(shelf=InputShelf(folders), folders=folders)
+    stand_in.answer_prompts_late(0.3)
+    task = asyncio.create_task(run(stand_in_client, Submission(workflow=nap(0.05), seeds=(1,)), site=site))
+    async with asyncio.timeout(20):
+        while not stand_in.running:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    await all_stopped()
+    assert await stand_in_client.queue() == ([], [])
+    assert stand_in.remembered == []
+    assert files_of(folders) == set()
+
+
 async def test_run_forgets_its_prompts_in_the_history(stand_in, stand_in_client, nap):
     site = Site(shelf=InputShelf())
     await run(stand_in_client, Submission(workflow=nap(0.01), batch_count=3, seeds=(1, 2, 3)), site=site)

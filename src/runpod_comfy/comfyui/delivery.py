@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from contextlib import aclosing
@@ -61,7 +62,8 @@ class Delivery:
             JobFailed: ComfyUI refused it, a node failed, or an output is gone; what it made has been passed on.
             JobCancelled: Somebody interrupted it, or removed it from the queue.
         """
-        queued = await batch.queued
+        # Shielded: whoever cancels this must not cancel what the queueing will say, by which the prompt is taken back.
+        queued = await asyncio.shield(batch.queued)
         entry = await self.prompts.ended(queued)
         left_out = "; ".join(node_error_texts(queued.node_errors, batch.graph))
         if left_out:

@@ -63,6 +63,7 @@ class ComfyUIStandIn:
         self._show_folder = show_folder
         self._silent = False
         self._garbles_history = False
+        self._late_s = 0.0
         self._knows_its_thread = True
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._with_metadata: set[str] = set()
@@ -130,6 +131,10 @@ class ComfyUIStandIn:
     def garble_history(self) -> None:
         """Answer what is no JSON to each question for the history from now on."""
         self._garbles_history = True
+
+    def answer_prompts_late(self, late_s: float) -> None:
+        """Answer to each prompt so many seconds after it was queued."""
+        self._late_s = late_s
 
     def ignore_interrupts(self) -> None:
         """Compute every prompt to its end from now on, as nodes do that do not look for interruptions."""
@@ -289,6 +294,8 @@ class ComfyUIStandIn:
             front=bool(body.get("front")),
             prompt_id=str(prompt_id) if prompt_id is not None else None,
         )
+        if self._late_s:
+            await asyncio.sleep(self._late_s)
         return _json({"prompt_id": item.prompt_id, "number": item.number, "node_errors": verdict.node_errors})
 
     async def _get_prompt(self, _: web.Request) -> web.Response:
