@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import orjson
 from aiohttp import WSMsgType, web
 
-from runpod_comfy.emulator.comfyui.computing import NodeFailure
 from runpod_comfy.emulator.comfyui.execution import PREVIEW, Engine
+from runpod_comfy.emulator.comfyui.misbehaving import Misbehaving
 from runpod_comfy.emulator.comfyui.nodes import NODE_TYPES
 from runpod_comfy.emulator.comfyui.python_json import dumps
 from runpod_comfy.emulator.comfyui.validation import validate
@@ -34,7 +34,7 @@ _LARGEST_BODY_BYTES: Final = 512 * 1024 * 1024
 _FOLDERS: Final = ("input", "output", "temp")
 
 
-class ComfyUIStandIn:
+class ComfyUIStandIn(Misbehaving):
     """A ComfyUI server without models: it checks, queues, caches and saves as ComfyUI does, and draws proofs.
 
     Args:
@@ -61,16 +61,11 @@ class ComfyUIStandIn:
         self._seconds_per_node = seconds_per_node
         self._strict_nodes = strict_nodes
         self._show_folder = show_folder
-        self._silent = False
-        self._garbles_history = False
-        self._late_s = 0.0
-        self._knows_its_thread = True
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._with_metadata: set[str] = set()
         self._outbox: asyncio.Queue[tuple[web.WebSocketResponse, str | bytes]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
-        self._engine: Engine
         self.folder = folder or Path()
 
     @property
@@ -120,47 +115,6 @@ class ComfyUIStandIn:
 
     # -- what tests can ask for ------------------------------------------------------------------------------------
 
-    def fail_node(self, class_type: str, message: str, *, exception_type: str = "RuntimeError") -> None:
-        """Let every node of a class fail from now on."""
-        self._engine.failing[class_type] = NodeFailure(message, kind=exception_type)
-
-    def report_too(self, class_type: str, more: dict[str, Any]) -> None:
-        """Let every node of a class that reports something report this as well, be it JSON or not."""
-        self._engine.reported_too[class_type] = more
-
-    def garble_history(self) -> None:
-        """Answer what is no JSON to each question for the history from now on."""
-        self._garbles_history = True
-
-    def answer_prompts_late(self, late_s: float) -> None:
-        """Answer to each prompt so many seconds after it was queued."""
-        self._late_s = late_s
-
-    def ignore_interrupts(self) -> None:
-        """Compute every prompt to its end from now on, as nodes do that do not look for interruptions."""
-        self._engine.ignores_interrupts = True
-
-    def lose_files(self) -> None:
-        """Let every file vanish that a node saves from now on, before anybody can fetch it."""
-        self._engine.loses_files = True
-
-    def stall(self) -> None:
-        """Accept prompts from now on and compute none, as a server does whose computing thread has died."""
-        self._engine.stalled = True
-
-    def die_computing(self, *, known: bool = True) -> None:
-        """Run the next prompt for ever, as a server does whose computing thread a node has ended.
-
-        Args:
-            known: This project's nodes are installed and know of it.
-        """
-        self._engine.dies_computing = True
-        self._knows_its_thread = known
-
-    def show_previews(self, image: bytes) -> None:
-        """Send this picture with every step from now on."""
-        self._engine.preview = image
-
     @property
     def socket_count(self) -> int:
         """How many websockets are open."""
@@ -175,10 +129,6 @@ class ComfyUIStandIn:
     def remembered(self) -> list[str]:
         """The ids of the prompts in the history."""
         return list(self._engine.history)
-
-    def silence(self) -> None:
-        """Keep sockets open and say nothing more on them."""
-        self._silent = True
 
     async def close_sockets(self) -> None:
         """Close all websockets; clients may connect again."""
