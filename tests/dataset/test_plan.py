@@ -54,8 +54,8 @@ def test_one_seed_for_all_on_request(policy, expected):
 
 
 def test_the_rows_own_seed_wins_and_may_be_as_large_as_comfyui_takes():
-    tasks = tasks_of(table({"seed": 5}, {"seed": str(2**64 - 1)}), seeds="same")
-    assert [task.seed for task in tasks] == [5, 2**64 - 1]
+    tasks = tasks_of(table({"seed": 5}, {"seed": str(2**64 - 1)}, {"seed": f"'{2**64 - 1}"}), seeds="same")
+    assert [task.seed for task in tasks] == [5, 2**64 - 1, 2**64 - 1]
     with pytest.raises(InputError, match="line 2: seed is -1"):
         tasks_of(table({"seed": -1}))
 

@@ -56,6 +56,13 @@ def test_an_interrupted_one_opens_once_it_is_exported_and_lacks_only_what_was_cu
     check(load(str(interrupted)), count=5)
 
 
+def test_a_killed_one_opens_with_what_its_metadata_tells(dataset):
+    metadata = dataset / "metadata.jsonl"
+    metadata.write_text("".join(metadata.read_text("utf-8").splitlines(keepends=True)[:3]), "utf-8")
+    check(load(str(dataset)), count=3)
+    check(load("imagefolder", data_dir=str(dataset)), count=3)
+
+
 def test_captions_beside_the_images_are_not_taken_for_data(dataset):
     for path in (dataset / "images").rglob("*.png"):
         path.with_suffix(".txt").write_text("a caption")

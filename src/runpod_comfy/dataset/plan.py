@@ -189,8 +189,9 @@ def _seed(row: Row, policy: str, run_seed: int) -> int:
 
 
 def _whole_seed(value: Any, what: str) -> int:
-    # A seed above 2**53 is best written as text: spreadsheets round such numbers.
-    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    # A seed above 2**53 is best written as text: spreadsheets round such numbers, unless an apostrophe stands before.
+    text = value.removeprefix("'") if isinstance(value, str) else ""
+    number = int(text) if text.isdecimal() else value
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**64:
         raise InputError(f"{what} is {value!r}; it takes a whole number from 0 to 2**64 - 1.")
     return number
