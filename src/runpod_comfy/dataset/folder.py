@@ -26,6 +26,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -48,7 +49,7 @@ __all__ = ["OutputFolder", "RunRecord"]
 RunRecord = dict[str, Any]
 
 _ROWS_A_FOLDER = 1000
-_METADATA_EVERY_S = 30.0
+_METADATA_EVERY_S, _METADATA_SHARE = 30.0, 20
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/gif": "gif"}
 
 
@@ -196,13 +197,17 @@ class OutputFolder:
 
     async def keep_metadata(self, stop: asyncio.Event) -> None:
         """Write the metadata now and then until ``stop`` is set, so that a crash leaves it at most so old."""
+        took_s = 0.0
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_METADATA_EVERY_S):
+                # Of tens of thousands of images the text takes seconds, in which little else runs.
+                async with asyncio.timeout(max(_METADATA_EVERY_S, _METADATA_SHARE * took_s)):
                     await stop.wait()
             if not stop.is_set():
+                began_s = time.monotonic()
                 # The list is made here: the manifest may grow while the text is made.
                 await asyncio.to_thread(self._write_metadata, self._images())
+                took_s = time.monotonic() - began_s
 
     def _images(self) -> list[Mapping[str, Any]]:
         return [
