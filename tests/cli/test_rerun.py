@@ -89,6 +89,33 @@ def test_images_of_one_batch_are_made_by_one_job(cli):
 
 
 @pytest.mark.usefixtures("dataset")
+def test_a_whole_dataset_is_made_again_several_jobs_at_once_and_a_failure_stops_no_other(cli):
+    done, data = rerun(cli, "out", "--var", "steps=9")
+    assert done.code == 0, done.err
+    assert [Path(image["original"]).stem for image in data["images"]] == [
+        f"00000{r}_{s}" for r in "01" for s in range(6)
+    ]
+    assert {graph(image["path"])["2"]["inputs"]["steps"] for image in data["images"]} == {9}
+    lines = Path("out/manifest.jsonl").read_text()
+    Path("out/manifest.jsonl").write_text(lines.replace('"cfg":3', '"cfg":-1'))  # its graph is refused
+    done, data = rerun(cli, "out")
+    assert done.code == 1
+    assert len(data["images"]) == 6
+    assert "out/images/000/000001_0.png: The worker failed" in done.err
+
+
+@pytest.mark.usefixtures("dataset")
+def test_much_is_not_started_without_a_yes(cli, runpod_emulator):
+    text = Path("out/manifest.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines() if '"image/1"' in line and '"index":0' in line]
+    rows = [{**line, "index": row, "task": str(row)} for row in range(60) for line in lines]
+    Path("out/manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rows))
+    done = cli("rerun", "out")
+    assert (done.code, runpod_emulator.jobs()) == (2, [])
+    assert "360 images are more than 200: pass -y" in done.err
+
+
+@pytest.mark.usefixtures("dataset")
 def test_one_thing_is_changed_and_all_else_is_as_it_was(cli):
     done, data = rerun(cli, "out#000001_1", "--var", "cfg=9")
     [image] = data["images"]

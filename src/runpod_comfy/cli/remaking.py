@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections import Counter
-from contextlib import closing
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import click
+
 from runpod_comfy.cli.failures import describe
 from runpod_comfy.cli.job import STAND_IN, log_shown_by
 from runpod_comfy.cli.progress import Tally, choose_display
+from runpod_comfy.cli.stopping import run_until_stopped
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.variables import declared_variables, parse_assignments
-from runpod_comfy.dataset.again import read_image_recipe, read_recipe
+from runpod_comfy.cli.verbs import COMMAND_NAME
+from runpod_comfy.dataset.again import read_image_recipe, read_recipes
 from runpod_comfy.dataset.reference import Reference
 from runpod_comfy.errors import ConfigurationError, InputError, RunpodComfyError, TemplateError
 from runpod_comfy.events import OutputReady, Queued, Warned
@@ -23,9 +29,10 @@ from runpod_comfy.results import OutputFile
 from runpod_comfy.workflow.embedded import changed_inputs, read_embedded
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from runpod_comfy.cli.output import Output
+    from runpod_comfy.cli.progress import Display
     from runpod_comfy.cli.targets import Target
     from runpod_comfy.dataset.again import Original, Recipe, RemakeJob
     from runpod_comfy.events import Event
@@ -35,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["Remaking", "RerunOptions"]
 
 _SHOWN_CHANGES = 3
+_AT_ONCE = 8
+_CONFIRM_ABOVE = 200  # images; as of `batch`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +58,7 @@ class RerunOptions:
     keep_all: bool
     timeout_s: float | None
     progress: str | None
+    yes: bool = False
 
 
 @dataclass(slots=True)
@@ -75,6 +85,20 @@ class _Made:
         return self.wanted.pop((*place, position), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One job of a recipe."""
+
+    recipe: Recipe
+    job: RemakeJob
+    is_changed: bool
+
+    @property
+    def image_count(self) -> int:
+        """How many images it makes."""
+        return self.job.batch_count * self.recipe.batch_size
+
+
 class Remaking:
     """One use of the command."""
 
@@ -91,15 +115,23 @@ class Remaking:
         try:
             with log_shown_by(self._output):
                 recipes = [self._changed(recipe) for recipe in _recipes(self._asked.what)]
-                self._announce(recipes)
-                for recipe, changed in recipes:
-                    with make_executor(self._asked.target, batch_size=recipe.batch_size, ledger=True) as executor:
-                        for job in recipe.jobs:
-                            self._run(executor, recipe, job, is_changed=bool(changed))
+                work = [_Work(recipe, job, bool(changed)) for recipe, changed in recipes for job in recipe.jobs]
+                self._announce(recipes, image_count=sum(each.image_count for each in work))
+                executor = make_executor(self._asked.target, batch_size=1, ledger=True)
+                run_until_stopped(
+                    lambda: self._run_all(executor, work), executor, on_stop=self._stopping, on_leave=self._leaving
+                )
         except (RunpodComfyError, OSError, KeyboardInterrupt) as exc:
             return self._output.fail(describe(exc), self._data())
         self._output.succeed(self._data())
         return 1 if self._missing else 0
+
+    def _stopping(self) -> None:
+        self._output.note("  Stopping: what runs is being cancelled. Ctrl-C again leaves at once.")
+
+    def _leaving(self) -> None:
+        self._output.warn("What was submitted may still run, and is paid for. RunPod keeps it for 30 minutes.")
+        self._output.next_step(f"{COMMAND_NAME} collect --all -o {self._asked.output_dir}")
 
     def _changed(self, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
         """Return a recipe as it was asked for, and what is other than it was."""
@@ -122,31 +154,60 @@ class Remaking:
             changed["image"] = [str(path) for path in self._asked.images]
         return replace(recipe, variables=variables, photos=photos or ()), changed
 
-    def _announce(self, recipes: Sequence[tuple[Recipe, dict[str, Any]]]) -> None:
+    def _announce(self, recipes: Sequence[tuple[Recipe, dict[str, Any]]], *, image_count: int) -> None:
+        """Say what is about to be made, and ask before it is much."""
         if not self._asked.target.asked_for:
             self._output.loud(STAND_IN)
         wanted = sum(len(job.originals) for recipe, _ in recipes for job in recipe.jobs)
-        made = sum(job.batch_count * recipe.batch_size for recipe, _ in recipes for job in recipe.jobs)
-        whole = f", of {made} in whole batches" if made > wanted else ""
+        whole = f", of {image_count:,} in whole batches" if image_count > wanted else ""
         changes = recipes[0][1]
         how = f"with {', '.join(sorted(changes))} changed" if changes else "as they were"
-        self._output.note(f"  {wanted} image(s) again {how}{whole}; on {self._asked.target}")
+        self._output.note(f"  {wanted:,} image(s) again {how}{whole}; on {self._asked.target}")
         for note in dict.fromkeys(note for recipe, _ in recipes for note in recipe.notes):
             self._notes.append(note)
             self._output.note(f"  {note}")
+        if self._asked.yes or image_count <= _CONFIRM_ABOVE or self._asked.target.kind == "local":
+            return
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise click.UsageError(f"{image_count:,} images are more than {_CONFIRM_ABOVE}: pass -y.")
+        click.confirm(f"Start {image_count:,} images?", abort=True, err=True)
 
-    def _run(self, executor: WorkflowExecutor, recipe: Recipe, job: RemakeJob, *, is_changed: bool) -> None:
+    async def _run_all(self, executor: WorkflowExecutor, work: Sequence[_Work]) -> None:
+        """Run all jobs, several at once; where there are more than one, one that fails stops no other."""
+        if len(work) == 1:
+            display = choose_display(self._asked.progress, quiet=self._output.quiet)
+            with display, self._output.through(display.write_line):
+                await self._run(executor, work[0], display)
+            return
+        room = asyncio.Semaphore(_AT_ONCE)
+        display = choose_display("none")
+
+        async def run(each: _Work) -> None:
+            async with room:
+                try:
+                    await self._run(executor, each, display)
+                except RunpodComfyError as exc:
+                    self._missing += len(each.job.originals)
+                    self._output.warn(f"{each.job.originals[0].path}: {exc}")
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for each in work:
+                    group.create_task(run(each))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _run(self, executor: WorkflowExecutor, work: _Work, display: Display) -> None:
+        recipe, job = work.recipe, work.job
         variables = dict(recipe.variables)
         if job.first_seed is not None and recipe.template.uses("seed"):
             variables["seed"] = job.first_seed
-        count = job.batch_count * recipe.batch_size
-        display = choose_display(self._asked.progress, quiet=self._output.quiet)
-        tally = Tally(image_count=count, batch_count=job.batch_count)
+        tally = Tally(image_count=work.image_count, batch_count=job.batch_count)
         made = _Made.of(job)
-        events = executor.watch_workflow(
+        events = executor.watch_workflow_async(
             recipe.template,
             recipe.photos,
-            count,
+            work.image_count,
             batch_size=recipe.batch_size,
             seed=job.seed,
             randomize_seed=job.seed is not None,
@@ -154,12 +215,12 @@ class Remaking:
             timeout=self._asked.timeout_s,
         )
         # Closing the events early, as an interrupt does, cancels the job.
-        with closing(cast("Generator[Event]", events)), display, self._output.through(display.write_line):
-            for event in events:
-                self._take(event, made, is_changed=is_changed)
+        async with aclosing(cast("AsyncGenerator[Event]", events)) as following:
+            async for event in following:
+                self._take(event, made, is_changed=work.is_changed)
                 tally.add(event)
                 display.update(tally, event)
-        self._match(made, is_changed=is_changed)
+        self._match(made, is_changed=work.is_changed)
         for original in (*made.wanted.values(), *made.unplaced):
             self._missing += 1
             self._output.warn(f"{original.path} was not made again: its batch has fewer outputs now.")
@@ -183,7 +244,7 @@ class Remaking:
         """Find an original whose place in the batch is not known, by its pixels; with a change all are kept."""
         if not made.unplaced or not made.loose:
             return
-        if is_changed:
+        if is_changed or not all(each.path.is_file() for each in made.unplaced):
             for output in made.loose:
                 self._keep(output, made.unplaced[0], is_changed=True)
             made.unplaced.clear()
@@ -235,7 +296,7 @@ class Remaking:
         return {
             "target": self._asked.target.kind,
             "job_ids": self._job_ids,
-            "images": self._images,
+            "images": sorted(self._images, key=lambda image: (image["original"] or "~", image["path"])),
             "notes": self._notes,
         }
 
@@ -245,19 +306,18 @@ _NOTHING = object()
 
 def _recipes(what: Sequence[str]) -> list[Recipe]:
     """Return a recipe for each row and each image, so that no batch of a row is made twice."""
-    rows: dict[tuple[Path, int], list[Reference]] = {}
-    found: list[Recipe] = []
+    references: list[Reference] = []
+    images: list[Recipe] = []
     for text in what:
-        reference = Reference.parse(text)
-        if reference is not None:
-            rows.setdefault((reference.folder, reference.index), []).append(reference)
+        if (reference := Reference.parse(text)) is not None:
+            references.append(reference)
         elif Path(text).is_file():
-            found.append(read_image_recipe(Path(text)))
+            images.append(read_image_recipe(Path(text)))
         else:
             raise ConfigurationError(
                 f"There is no image {text}; a row of a dataset is written out#000123 or out#000123_2."
             )
-    return [*(read_recipe(references) for references in rows.values()), *found]
+    return [*read_recipes(references), *images]
 
 
 def _workflow_changes(before: Path, now: Path) -> list[str]:

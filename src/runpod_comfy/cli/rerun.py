@@ -36,7 +36,7 @@ changed, the pixels are compared. What cannot be restored is said: photos that a
 and always the GPU and the versions of models and nodes.
 Exit codes: as of run; 1 also where an image could not be made again.""",
 )
-@click.argument("what", nargs=-1, required=True, metavar="IMAGE|OUT#ROW|OUT#ROW_SAMPLE...")
+@click.argument("what", nargs=-1, required=True, metavar="IMAGE|OUT#ROW|OUT#ROW_SAMPLE|OUT...")
 @click.option(
     "--var", "assignments", multiple=True, metavar="NAME=VALUE", help="Change this; as of run. seed is one of them."
 )
@@ -56,6 +56,7 @@ Exit codes: as of run; 1 also where an image could not be made again.""",
     show_default=True,
     help="Folder for what is made; nothing in it is overwritten.",
 )
+@click.option("-y", "--yes", is_flag=True, help="Start more than 200 images without asking.")
 @click.option("--all", "keep_all", is_flag=True, help="Keep the other images of a batch too.")
 @click.option(
     "--endpoint", envvar="RUNPOD_ENDPOINT_ID", show_envvar=True, metavar="ID", help="Run on this RunPod endpoint."
@@ -94,7 +95,7 @@ def command(
     """Make images again: the same ones, or with one thing changed.
 
     IMAGE is a file that ComfyUI saved: it carries its workflow. OUT#ROW is a row of a dataset that `batch` made, by the
-    number in its files' names, and OUT#ROW_SAMPLE one image of it.
+    number in its files' names, and OUT#ROW_SAMPLE one image of it; OUT is all of them, such as those chosen by `pick`.
     """
     target = choose_target(ctx, endpoint=endpoint, comfyui=comfyui, local=local, base_url=base_url, profile=profile)
     # Loads what a run needs: `--help` and typing errors don't wait for it.

@@ -98,8 +98,8 @@ def _earlier_sheets(target: Path) -> set[Path]:
 def _num_samples(folder: Path) -> int:
     try:
         run = json.loads((folder / "run.json").read_text("utf-8"))
-        return int(run["num_samples"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return 0 if run.get("picked_from") else int(run["num_samples"])  # of what was not chosen, nothing is missing
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return 1
 
 

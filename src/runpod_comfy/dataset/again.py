@@ -2,7 +2,7 @@
 
 ::
 
-    recipe = read_recipe([Reference.parse("out#000123_2")])
+    [recipe] = read_recipes([Reference.parse("out#000123_2")])
     recipe.jobs[0].seed, recipe.jobs[0].originals[0].position
 
 ComfyUI draws the noise of a whole batch from one seed, so the picture at place k depends on the seed and on k, and how
@@ -12,27 +12,28 @@ What the manifest does not hold cannot be restored, and is said (``Recipe.notes`
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from runpod_comfy.dataset.origins import Origins
 from runpod_comfy.dataset.reference import manifest_lines
-from runpod_comfy.errors import ConfigurationError, RunpodComfyError
+from runpod_comfy.errors import ConfigurationError
 from runpod_comfy.workflow.seeds import draw_seeds
 from runpod_comfy.workflow.template import WorkflowTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from runpod_comfy.dataset.reference import Reference
 
-__all__ = ["Original", "Recipe", "RemakeJob", "read_image_recipe", "read_recipe"]
+__all__ = ["Original", "Recipe", "RemakeJob", "read_image_recipe", "read_recipes"]
 
 _RNG: Final = random.SystemRandom()  # seeds that count up from a given one are not drawn
 _SEEDS_BELOW: Final = 2**32
+_SHOWN: Final = 8
 _NEVER_STORED: Final = (
     "not stored: the GPU, the versions of ComfyUI, of its custom nodes and of the models' files; with others the same "
     "seed gives a slightly different picture, or a very different one"
@@ -103,34 +104,52 @@ class Recipe:
         return replace(self, jobs=tuple(jobs))
 
 
-def read_recipe(references: Sequence[Reference]) -> Recipe:
-    """Return how images of one row were made, by what the dataset's folder says.
+def read_recipes(references: Iterable[Reference]) -> list[Recipe]:
+    """Return how images were made, by what their datasets' folders say: a recipe for each row, in the order asked for.
 
     Raises:
-        ConfigurationError: The folder is no dataset, or has no such image.
+        ConfigurationError: A folder is no dataset, or has no such image.
     """
-    folder = references[0].folder
-    run = _read_run(folder)
-    images, failure = _images_of(folder / "manifest.jsonl", references[0].index)
-    there = {each.line["sample"] for each in images}
+    by_folder: dict[Path, list[Reference]] = {}
     for reference in references:
-        if not there or (reference.sample is not None and reference.sample not in there):
-            raise ConfigurationError(_nothing_there(reference, images, failure))
-    samples = {reference.sample for reference in references}
+        by_folder.setdefault(reference.folder, []).append(reference)
+    return [recipe for folder, asked in by_folder.items() for recipe in _recipes(Origins(folder), asked)]
+
+
+def _recipes(origins: Origins, references: Sequence[Reference]) -> Iterator[Recipe]:
+    asked: dict[int, set[int | None]] = {}
+    for reference in references:
+        if reference.index is not None:
+            asked.setdefault(reference.index, set()).add(reference.sample)
+    whole = any(reference.index is None for reference in references)
+    rows = _rows(origins.folder / "manifest.jsonl", None if whole else asked.keys())
+    if whole:
+        asked |= {index: {None} for index, row in sorted(rows.items()) if row.images}
+    if not asked:
+        raise ConfigurationError(f"{origins.folder} has no images yet.")
+    for index, samples in asked.items():
+        row = rows.get(index, _Row())
+        if not row.images or samples - row.images.keys() - {None}:
+            raise ConfigurationError(_nothing_there(origins.folder, index, samples, row))
+        yield _recipe(origins, row, samples)
+
+
+def _recipe(origins: Origins, row: _Row, samples: set[int | None]) -> Recipe:
+    images = [row.images[sample] for sample in sorted(row.images)]
     wanted = [each for each in images if None in samples or each.line["sample"] in samples]
-    batch_size = int(run.get("batch_size") or 1)
-    template, notes = _template_of(folder, run)
-    now = run.get("template_sha256")
+    template = origins.template
+    notes = list(origins.template_notes)
+    now = origins.run.get("template_sha256")
     if any(each.line.get("template_sha256", now) != now for each in wanted):
         notes.append("the template was another one when this was made; the folder keeps only the last")
-    photos, about_photos = _photos_of(folder, run, wanted[0].line)
+    photos, about_photos = origins.photos(wanted[0].line)
     return Recipe(
-        template=WorkflowTemplate(template),
+        template=template,
         variables=dict(wanted[0].line.get("variables") or {}),
         photos=photos,
-        batch_size=batch_size,
-        jobs=tuple(_jobs(folder, wanted, _positions(images, batch_size))),
-        notes=(*notes, *about_photos, _NEVER_STORED),
+        batch_size=origins.batch_size,
+        jobs=tuple(_jobs(origins.folder, wanted, _positions(images, origins.batch_size))),
+        notes=(*about_photos, *notes, _NEVER_STORED),
     )
 
 
@@ -169,40 +188,46 @@ class _Image:
     first_seed: int | None
 
 
-def _read_run(folder: Path) -> dict[str, Any]:
-    try:
-        run = json.loads((folder / "run.json").read_text("utf-8"))
-    except OSError as exc:
-        raise ConfigurationError(
-            f"{folder} is no dataset: its run.json cannot be read ({exc.strerror}). Name a folder that `batch` made."
-        ) from exc
-    except ValueError as exc:
-        raise ConfigurationError(f"{folder / 'run.json'} is not JSON. Put it back as it was.") from exc
-    if not isinstance(run, dict):
-        raise ConfigurationError(f"{folder / 'run.json'} is no record of a run. Put it back as it was.")
-    return run
+@dataclass(slots=True)
+class _Row:
+    """What the manifest says of a row.
 
+    Attributes:
+        images: Its images by sample.
+        failure: What its last failure said.
+        first_batch: The batch with which its last job began.
+        seeds: Its batches' seeds.
+    """
 
-def _images_of(manifest: Path, index: int) -> tuple[list[_Image], str | None]:
-    """Return a row's images by sample, and what its last failure said; lines of other rows are passed over."""
-    images: dict[int, _Image] = {}
+    images: dict[int, _Image] = field(default_factory=dict)
     failure: str | None = None
-    first_batch = 0
-    seeds: dict[int, int | None] = {}
-    for line in manifest_lines(manifest):
-        if line.get("index") != index:
-            continue
+    first_batch: int = 0
+    seeds: dict[int, int | None] = field(default_factory=dict)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Note a line."""
         match line.get("schema"):
             case "job/1":
-                first_batch = line["first_batch"]
+                self.first_batch = line["first_batch"]
             case "image/1":
-                seed = _seed(line)
-                seeds[line["batch"]] = seed
-                first_seed = seeds.get(first_batch, _counted_back(seed, line["batch"] - first_batch))
-                images[line["sample"]] = _Image(line, seed, first_seed)
+                batch, seed = line["batch"], _seed(line)
+                self.seeds[batch] = seed
+                first_seed = self.seeds.get(self.first_batch, _counted_back(seed, batch - self.first_batch))
+                self.images[line["sample"]] = _Image(line, seed, first_seed)
             case "failure/1":
-                failure = str((line.get("error") or {}).get("message"))
-    return [images[sample] for sample in sorted(images)], failure
+                self.failure = str((line.get("error") or {}).get("message"))
+
+
+def _rows(manifest: Path, indexes: Collection[int] | None) -> dict[int, _Row]:
+    """Return some rows by number, or all; lines of others are passed over."""
+    rows: dict[int, _Row] = {}
+    try:
+        for line in manifest_lines(manifest):
+            if indexes is None or line["index"] in indexes:
+                rows.setdefault(line["index"], _Row()).add(line)
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise ConfigurationError(f"{manifest} has a line that is none of a manifest. Put it back as it was.") from exc
+    return rows
 
 
 def _seed(line: Mapping[str, Any]) -> int | None:
@@ -215,68 +240,17 @@ def _counted_back(seed: int | None, steps: int) -> int | None:
     return None if seed is None else (seed - steps) % (_SEEDS_BELOW if seed < _SEEDS_BELOW else _SEEDS_BELOW**2)
 
 
-def _nothing_there(reference: Reference, images: list[_Image], failure: str | None) -> str:
-    if images:
-        there = ", ".join(str(each.line["sample"]) for each in images[:8])
-        return f"{reference.folder} has no image {reference.index:06}_{reference.sample}; the row has {there}."
-    if failure:
+def _nothing_there(folder: Path, index: int, samples: set[int | None], row: _Row) -> str:
+    if row.images:
+        missing = next(sample for sample in samples if sample is not None and sample not in row.images)
+        there = ", ".join(map(str, sorted(row.images)[:_SHOWN]))
+        return f"{folder} has no image {index:06}_{missing}; the row has {there}."
+    if row.failure:
         return (
-            f"Row {reference.index:06} of {reference.folder} has no image: it failed ({failure}) The command that made "
-            "the folder tries it again."
+            f"Row {index:06} of {folder} has no image: it failed ({row.failure}) The command that made the folder "
+            "tries it again."
         )
-    return f"{reference.folder} has no row {reference.index:06}. Rows are numbered from 0, as in the files' names."
-
-
-def _template_of(folder: Path, run: Mapping[str, Any]) -> tuple[Path, list[str]]:
-    """Return the template's file, the folder's own copy first, and what to know about it."""
-    named = Path(str(run.get("template") or ""))
-    copy = folder / str(run.get("template_file") or f"template/{named.name}")
-    places = [named, folder.parent / named.name]
-    theirs = next((each for each in places if named.name and each.is_file()), None)
-    if copy.is_file() and copy.resolve().is_relative_to(folder.resolve()):
-        changed = theirs is not None and theirs.read_bytes() != copy.read_bytes()
-        note = f"{theirs} has changed since; the copy of then, {copy}, is used" if changed else None
-        return copy, [note] if note else []
-    if theirs is None:
-        raise ConfigurationError(
-            f"The template {named} is gone and {folder} has no copy of it. Put it back, or give an image as ComfyUI "
-            "saved it: it carries its workflow."
-        )
-    return theirs, [f"{folder} has no copy of the template: {theirs} is used as it is now"]
-
-
-def _photos_of(
-    folder: Path, run: Mapping[str, Any], line: Mapping[str, Any]
-) -> tuple[tuple[Path, ...] | None, list[str]]:
-    """Return an image's photos: those that its line names, else those of its row in the data that the run had."""
-    if "photos" in line:
-        return _found_photos([(Path(each), folder.parent / each) for each in line["photos"]])
-    if not run.get("data"):
-        return (), []
-    named = Path(str(run["data"]))
-    data = next((each for each in (named, folder.parent / named.name) if each.exists()), None)
-    if data is None:
-        return None, [f"{named}, which named the rows' photos, is gone"]
-    from runpod_comfy.dataset.rows import read_rows  # noqa: PLC0415 - a grid has no rows
-
-    try:
-        row = next((each for each in read_rows(data).rows if each.id == line["row_id"]), None)
-    except RunpodComfyError as exc:
-        return None, [f"the rows' photos are not known: {exc}"]
-    if row is None:
-        return None, [f"{data} has no row {line['row_id']} any more, which named its photos"]
-    return _found_photos([(each,) for each in row.photos])
-
-
-def _found_photos(places: Iterable[Sequence[Path]]) -> tuple[tuple[Path, ...] | None, list[str]]:
-    """Return each photo, at the first of the places where it may be."""
-    photos: list[Path] = []
-    for each in places:
-        there = next((path for path in each if path.is_file()), None)
-        if there is None:
-            return None, [f"the photo {each[0]} is gone"]
-        photos.append(there)
-    return tuple(photos), ["the photos are read from where they were; no copy of them was kept"] if photos else []
+    return f"{folder} has no row {index:06}. Rows are numbered from 0, as in the files' names."
 
 
 def _jobs(folder: Path, wanted: list[_Image], positions: Mapping[int, int | None]) -> Iterator[RemakeJob]:

@@ -24,17 +24,17 @@ class Reference:
 
     Attributes:
         folder: The dataset's folder.
-        index: The number that names the row's files.
+        index: The number that names the row's files, or None for all rows.
         sample: The image, or None for all of the row.
     """
 
     folder: Path
-    index: int
+    index: int | None = None
     sample: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Reference | None:
-        """Read ``out#000123`` or ``out#000123_2``, or the path of an image in a dataset; None for anything else.
+        """Read ``out#000123``, ``out#000123_2``, or the path of a dataset or of an image in it; else None.
 
         >>> Reference.parse("out#000123_2")
         Reference(folder=PosixPath('out'), index=123, sample=2)
@@ -42,6 +42,8 @@ class Reference:
         path = Path(text)
         if path.is_file():
             return _of_file(path)
+        if (path / "manifest.jsonl").is_file():
+            return cls(folder=path)
         found = _WITH_ROW.fullmatch(text)
         if found is None:
             return None
@@ -49,9 +51,6 @@ class Reference:
         return cls(
             folder=Path(found["folder"]), index=int(found["index"]), sample=None if sample is None else int(sample)
         )
-
-    def __str__(self) -> str:
-        return f"{self.folder}#{self.index:06}" + ("" if self.sample is None else f"_{self.sample}")
 
 
 def manifest_lines(manifest: Path) -> Iterator[dict[str, Any]]:
