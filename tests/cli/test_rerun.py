@@ -127,6 +127,17 @@ def test_one_thing_is_changed_and_all_else_is_as_it_was(cli):
 
 
 @pytest.mark.usefixtures("dataset")
+def test_the_rest_of_a_batch_is_kept_where_that_is_asked_for(cli):
+    _, data = rerun(cli, "out#000001_1", "out#000000_3", "--all")
+    assert [image["original"] for image in data["images"]] == [
+        "out/images/000/000000_3.png",
+        "out/images/000/000001_1.png",
+        None,
+        None,
+    ]
+
+
+@pytest.mark.usefixtures("dataset")
 def test_another_seed_is_a_change_like_any_other(cli):
     _, data = rerun(cli, "out#000001", "--var", f"seed={LARGEST - 1}")
     assert [image["seed"] for image in data["images"]] == [LARGEST - 1] * 2 + [LARGEST] * 2 + [0] * 2
