@@ -7,7 +7,7 @@ import pytest
 
 from runpod_comfy import JobCancelled, WorkflowTemplate, _loop
 from runpod_comfy.emulator.fault_plan import FaultPlan
-from runpod_comfy.emulator.faults import Fault, Status
+from runpod_comfy.emulator.faults import Answer, Fault, Status
 
 TEMPLATE = WorkflowTemplate.from_string('{"3": {"class_type": "KSampler", "inputs": {"seed": 1}}}')
 JOBS = 80  # more than are cancelled one by one where they can be taken back together, and within one burst
@@ -108,11 +108,15 @@ async def test_a_few_jobs_are_cancelled_one_by_one(endpoint):
     assert endpoint.platform.faults.requests["purge-queue"] == 0
 
 
-@pytest.mark.parametrize("route", ["health", "purge-queue"])
-async def test_where_the_queue_cannot_be_purged_all_are_cancelled_one_by_one(endpoint, route):
+@pytest.mark.parametrize(
+    ("route", "action"),
+    [("health", Status(400)), ("purge-queue", Answer({"removed": 0, "status": "completed"}))],
+    ids=["no health", "nothing purged"],
+)
+async def test_where_the_queue_is_not_purged_all_are_cancelled_one_by_one(endpoint, route, action):
     executor = endpoint.executor()
     futures = await queued(endpoint, executor, JOBS)
-    endpoint.platform.faults.add(Fault(route, Status(400), times=None))
+    endpoint.platform.faults.add(Fault(route, action, times=None))
     await executor.aclose()
     await asyncio.gather(*futures, return_exceptions=True)
     assert await asyncio.to_thread(alive, endpoint) == []

@@ -77,6 +77,6 @@ class _Stop:
                 self.is_cut_short = True
                 self._on_stop()
                 task.cancel()
-                await asyncio.wait([task])
+                await asyncio.gather(task, return_exceptions=True)
                 self.is_cut_short = False
             raise

@@ -136,9 +136,8 @@ class Withdrawals:
                 api.endpoint_id,
                 removed - len(queued),
             )
-        elif removed < len(queued):  # a worker has taken some meanwhile
-            _, started, _ = await _by_state(api, queued)
-            queued = [job_id for job_id in queued if job_id not in set(started)]
+        if removed < len(queued):  # a worker has taken some meanwhile, or not all were removed
+            _, _, queued = await _by_state(api, queued)
         self.note_gone(queued)
 
 
