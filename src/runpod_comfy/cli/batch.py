@@ -102,6 +102,13 @@ Exit codes: as of run; 1 where a row failed.""",
     metavar="USD",
     help="What a worker costs an hour; else the profile's.",
 )
+@click.option(
+    "--on-interrupt",
+    type=click.Choice(["cancel", "finish"]),
+    default="cancel",
+    show_default=True,
+    help="At Ctrl-C, cancel all jobs, or let those that run finish.",
+)
 @click.option("--skip-bad", is_flag=True, help="Leave rows out that cannot be used.")
 @click.option("--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try failed rows again.")
 @click.option(

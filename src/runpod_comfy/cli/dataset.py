@@ -75,6 +75,7 @@ class DatasetOptions:
     name: str | None
     allow_split_words: bool
     sidecar: str | None
+    on_interrupt: str = "cancel"
 
 
 class DatasetCommand:
@@ -264,17 +265,19 @@ class DatasetCommand:
             run_until_stopped(
                 lambda: runner.run(todo, already=already),
                 executor,
-                on_stop=self._stopping,
+                on_stop=lambda: self._stopping(runner),
                 on_leave=lambda: self._leaving(folder.manifest.jobs_under_way()),
             )
         return self._end(price)
 
-    def _stopping(self) -> None:
-        tally = self._tally
-        self._output.note(
-            f"  Stopping: {tally.running:,} jobs are being cancelled, {tally.waiting:,} were not sent. Ctrl-C again "
-            "leaves at once."
-        )
+    def _stopping(self, runner: DatasetRunner) -> bool:
+        """Say what happens now; True where running jobs may end by themselves."""
+        tally, finish = self._tally, self._asked.on_interrupt == "finish"
+        words = f"{tally.running:,} jobs are being cancelled" + (", but those that run may finish" if finish else "")
+        self._output.note(f"  Stopping: {words}, {tally.waiting:,} were not sent. Ctrl-C again leaves at once.")
+        if finish:
+            runner.finish_running()
+        return finish
 
     def _leaving(self, job_ids: list[str]) -> None:
         """Say what becomes of jobs that were left to run."""

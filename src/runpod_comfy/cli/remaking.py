@@ -126,8 +126,9 @@ class Remaking:
         self._output.succeed(self._data())
         return 1 if self._missing else 0
 
-    def _stopping(self) -> None:
+    def _stopping(self) -> bool:
         self._output.note("  Stopping: what runs is being cancelled. Ctrl-C again leaves at once.")
+        return False
 
     def _leaving(self) -> None:
         self._output.warn("What was submitted may still run, and is paid for. RunPod keeps it for 30 minutes.")

@@ -21,7 +21,7 @@ def run_until_stopped(
     work: Callable[[], Coroutine[Any, Any, _T]],
     executor: WorkflowExecutor,
     *,
-    on_stop: Callable[[], None],
+    on_stop: Callable[[], bool],
     on_leave: Callable[[], None],
 ) -> _T:
     """Run work on a loop of its own, close the executor, and return what the work gives.
@@ -29,7 +29,8 @@ def run_until_stopped(
     Args:
         work: What is done.
         executor: Where its jobs run; closed in any case, and waited for, which cancels what it has under way.
-        on_stop: Called when the first interrupt comes, before anything is cancelled.
+        on_stop: Called when the first interrupt comes, before anything is cancelled; True where the work has been told
+            to end by itself, so that it is not cancelled.
         on_leave: Called when a second one comes: nothing is waited for any more, and jobs may run on.
 
     Raises:
@@ -63,20 +64,20 @@ class _Stop:
         is_cut_short: Whether an interrupt now means to leave at once.
     """
 
-    def __init__(self, on_stop: Callable[[], None]) -> None:
+    def __init__(self, on_stop: Callable[[], bool]) -> None:
         self._on_stop = on_stop
         self.is_cut_short = False
 
     async def watch(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Do the work; where asyncio cancels this, as at the first Ctrl-C, cancel it and wait for its end."""
+        """Do the work; where asyncio cancels this, as at the first Ctrl-C, stop it and wait for its end."""
         task = asyncio.ensure_future(work())
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.done():
                 self.is_cut_short = True
-                self._on_stop()
-                task.cancel()
+                if not self._on_stop():
+                    task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 self.is_cut_short = False
             raise

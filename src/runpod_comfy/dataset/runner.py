@@ -28,7 +28,7 @@ from runpod_comfy.errors import (
     SubmissionUncertain,
     TransportError,
 )
-from runpod_comfy.events import BatchFinished, Finished, OutputReady, Queued, Started
+from runpod_comfy.events import BatchFinished, Finished, OutputReady, Queued, Started, Waiting, Warned
 from runpod_comfy.results import OutputFile, OutputText, WorkflowOutputImage
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ class DatasetRunner:
         self._taken = {record.index for record in folder.manifest.tasks.values()}
         self._unanswered = 0  # failures in a row that were no row's fault
         self._counted: set[tuple[int, int]] = set()  # images of this run that the tally knows
+        self._in_queue: set[asyncio.Task[Any]] = set()  # those whose job no worker has taken yet
         self.tally = Tally()
 
     async def run(self, tasks: Sequence[Task], *, already: int = 0) -> Tally:
@@ -190,6 +191,12 @@ class DatasetRunner:
             stop.set()
             await keeping
         return tally
+
+    def finish_running(self) -> None:
+        """Start nothing more, give up the jobs that no worker has taken yet, and let the others end."""
+        self.tally.stopped_by = "interrupted"
+        for each in list(self._in_queue):
+            each.cancel()
 
     async def _work(self, queue: Iterator[Task]) -> None:
         while self._may_start() and (task := next(queue, None)) is not None:
@@ -273,6 +280,7 @@ class DatasetRunner:
         about_job: dict[str, Any] = {"job_id": record.job["job_id"] if record and record.job else None}
         async with aclosing(events) as following:
             async for event in following:
+                self._note_progress(event)
                 match event:
                     case Queued(job_id=job_id, place=place) if is_new:
                         at = round(time.time(), 3)
@@ -298,6 +306,15 @@ class DatasetRunner:
                     case Finished(result=result):
                         self._count(result.timings)
                         self._folder.manifest.add({"schema": "done/1", **base, **about_job, **asdict(result.timings)})
+
+    def _note_progress(self, event: Event) -> None:
+        mine = asyncio.current_task()
+        if mine is None or isinstance(event, Warned):
+            return
+        if isinstance(event, Queued | Waiting):
+            self._in_queue.add(mine)
+        else:
+            self._in_queue.discard(mine)
 
     def _save(self, task: Task, output: OutputFile, index: int, sample: int) -> dict[str, Any]:
         is_image = isinstance(output, WorkflowOutputImage)
