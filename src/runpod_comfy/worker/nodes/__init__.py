@@ -1,7 +1,7 @@
 """Custom nodes for ComfyUI: copy or link this folder into ComfyUI's ``custom_nodes``.
 
-It brings the node ``LoadImagesFromDir``, and a route by which the worker knows whether ComfyUI still computes. It stands
-alone: nothing here imports the rest of the package, and torch is imported only when a node runs.
+It brings the node ``LoadImagesFromDir``, and a route by which the worker knows whether ComfyUI still computes.
+It stands alone: nothing here imports the rest of the package, and torch is imported only when a node runs.
 """
 
 from __future__ import annotations
