@@ -36,6 +36,7 @@ __all__ = [
     "farewells_said",
     "iterate_async",
     "iterate_sync",
+    "lasting",
     "outlive",
     "run_async",
     "run_sync",
@@ -65,6 +66,7 @@ class _Background:
         self.users: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self.farewells: set[asyncio.Task[Any]] = set()
         self.patient_until_s = float("-inf")
+        self.lasting: set[asyncio.Task[Any]] = set()
         self.shared: dict[Hashable, _Shared[Any]] = {}
         self.thread = threading.Thread(target=self._run, name="runpod-comfy", daemon=True)
         self.thread.start()
@@ -87,17 +89,14 @@ class _Background:
         """End all work, then close what it shared; the last thing that happens on this loop."""
         for running in self.running:
             running.cancel_once()
+        for task in self.lasting:
+            task.cancel()
         await self.finished(self._unfinished, within_s=CLEANUP_S + 0.5)
         while self.shared:
             _, resource = self.shared.popitem()
             await resource.close()
         # A connection that was told to close needs a turn of the loop to do so.
         await asyncio.sleep(0)
-        # What only reads, such as a handle's job, which runs on.
-        if readers := asyncio.all_tasks() - {asyncio.current_task()}:
-            for reader in readers:
-                reader.cancel()
-            await asyncio.wait(readers, timeout=_SLICE_S)
         await self.loop.shutdown_asyncgens()
 
     async def finished(self, tasks: Callable[[], set[asyncio.Task[Any]]], *, within_s: float) -> None:
@@ -110,7 +109,7 @@ class _Background:
             await asyncio.wait(found, timeout=min(_SLICE_S, deadline_s - self.loop.time()))
 
     def _unfinished(self) -> set[asyncio.Task[Any]]:
-        return self.farewells | {running.task for running in self.running if running.task is not None}
+        return self.farewells | self.lasting | {running.task for running in self.running if running.task is not None}
 
     def awaited(self) -> bool:
         """Whether a thread that the interpreter will wait for uses this loop, be it between two calls.
@@ -378,6 +377,17 @@ def outlive(farewell: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
     task = background.loop.create_task(farewell())
     background.farewells.add(task)
     task.add_done_callback(background.farewells.discard)
+    return task
+
+
+def lasting(work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+    """Start work that goes on between its callers' calls; it is cancelled when the process ends. On the loop only."""
+    background: _Background | None = getattr(_here, "background", None)
+    if background is None:
+        raise RuntimeError("Only the background loop has work that lasts.")
+    task = background.loop.create_task(work())
+    background.lasting.add(task)
+    task.add_done_callback(background.lasting.discard)
     return task
 
 

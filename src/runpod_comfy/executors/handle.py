@@ -144,7 +144,7 @@ class _EventLog:
         """Begin to read the job, once."""
         if self._reading is None:
             self._add(Queued(job_id=job_id))
-            self._reading = asyncio.ensure_future(self._read(begin, Trace("follow")))
+            self._reading = _loop.lasting(lambda: self._read(begin, Trace("follow")))
 
     async def replay(self) -> AsyncGenerator[Event]:
         """Yield all events from the first on, and the error there was."""
