@@ -195,7 +195,7 @@ class Filing:
             except OSError as exc:
                 error = error or exc
                 continue
-            placed.append((number, str(path)))
+            placed.append((number, str(path.absolute())))
             event = filed.events[each.index]
             if isinstance(event, OutputReady) and isinstance(event.output, OutputFile):
                 filed.events[each.index] = OutputReady(output=event.output.kept_at(path))
@@ -253,4 +253,6 @@ def _saved(output: OutputFile | OutputText, part: Path | None = None) -> SavedOu
     if isinstance(output, OutputText):
         return SavedOutput(name="", sha256="", size_bytes=0, text=output.text, **origin)
     name = f"{output.subfolder}/{output.name}" if output.subfolder else output.name
-    return SavedOutput(name=name, sha256=output.sha256, size_bytes=output.size_bytes, part=str(part), **origin)
+    # Whoever reads it next may be in another folder.
+    kept_in = None if part is None else str(part.absolute())
+    return SavedOutput(name=name, sha256=output.sha256, size_bytes=output.size_bytes, part=kept_in, **origin)
