@@ -90,5 +90,8 @@ class ownership:  # noqa: N801 - reads as a statement: `async with ownership(…
             self._known.__exit__(None, None, None)
 
     async def _cancelled(self) -> None:
+        if self._record is not None and await asyncio.to_thread(self._record.taken_over):
+            logger.info("job %s is another reader's by now, and runs on", self._job_id)
+            return
         if await cancel_job(self._link, self._job_id) and self._record is not None:
             await self._record.now_is(State.CANCELLED, "Cancelled by whoever had submitted it.")

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runpod_comfy.dialects.answer import AnswerReader
+from runpod_comfy.errors import JobExpired
 from runpod_comfy.events import Started, Waiting, Warned
 from runpod_comfy.executors.elsewhere import with_fetched_outputs
 from runpod_comfy.executors.filing import Filing
-from runpod_comfy.executors.outcome import NO_TERMS, judge
+from runpod_comfy.executors.outcome import NO_TERMS, judge, judge_expired
 from runpod_comfy.results import Timings
 from runpod_comfy.serverless.api import JobStatus
 from runpod_comfy.serverless.watch import watch_job
@@ -59,9 +60,13 @@ async def follow_job(
         if reader.complete:
             return  # an earlier reader had everything, and was killed before it could say so
     followed = _follow(link, job_id, reader, filing, terms)
-    async with aclosing(with_fetched_outputs(followed, job_id, filing=filing)) as events:
-        async for event in events:
-            yield event
+    try:
+        async with aclosing(with_fetched_outputs(followed, job_id, filing=filing)) as events:
+            async for event in events:
+                yield event
+    except JobExpired as exc:
+        if (error := judge_expired(exc, reader, terms)) is not None:
+            raise error from exc.__cause__
 
 
 async def _follow(

@@ -10,10 +10,10 @@ from runpod_comfy.errors import JobCancelled, JobFailed, JobTimedOut, OutputLost
 
 if TYPE_CHECKING:
     from runpod_comfy.dialects.answer import AnswerReader
-    from runpod_comfy.errors import JobError, RunpodComfyError
+    from runpod_comfy.errors import JobError, JobExpired, RunpodComfyError
     from runpod_comfy.serverless.api import JobStatus
 
-__all__ = ["NO_TERMS", "JobTerms", "judge"]
+__all__ = ["NO_TERMS", "JobTerms", "judge", "judge_expired"]
 
 _DEFAULT_EXECUTION_S = 600.0
 
@@ -28,12 +28,14 @@ class JobTerms:
         ttl_s: ``policy.ttl``, in seconds; None where RunPod's own counts.
         read_before: Whether a part of the answer may have been taken from the stream and lost: by a reader that died,
             or by a read whose answer never came.
+        is_lossy: Whether it is known to have ended well, with a part of its output lost.
     """
 
     batch_count: int = 0
     execution_s: float | None = None
     ttl_s: float | None = None
     read_before: bool = False
+    is_lossy: bool = False
 
 
 NO_TERMS = JobTerms()
@@ -66,6 +68,21 @@ def judge(
             return _timed_out_or_lost(job_id, status, reader, terms)
         case _:
             return _incomplete(job_id, status.output if status else None, reader, terms)
+
+
+def judge_expired(expired: JobExpired, reader: AnswerReader, terms: JobTerms) -> JobError | None:
+    """Return the error that it amounts to that RunPod knows a job no longer, or None where everything is here.
+
+    One that had ended with a loss has still lost no more than that.
+    """
+    if not terms.is_lossy:
+        return expired
+    missing = reader.missing_batches(terms.batch_count)
+    if missing == ():
+        return None
+    error = OutputLost(f"A part of what job {expired.job_id} made was lost. {expired}", job_id=expired.job_id)
+    error.missing_batches = tuple(range(terms.batch_count)) if missing is None else missing
+    return error
 
 
 def _timed_out_or_lost(job_id: str, status: JobStatus | None, reader: AnswerReader, terms: JobTerms) -> JobError | None:

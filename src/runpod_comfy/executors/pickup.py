@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING
 
 from runpod_comfy.errors import ConfigurationError
@@ -10,7 +12,9 @@ from runpod_comfy.executors.outcome import JobTerms
 from runpod_comfy.executors.recording import Record
 from runpod_comfy.executors.request import workflow_request
 from runpod_comfy.executors.rerun import Following, rerunning
+from runpod_comfy.executors.saved import saved_before
 from runpod_comfy.executors.shelf import Shelf
+from runpod_comfy.ledger import UNDER_WAY, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -23,10 +27,89 @@ if TYPE_CHECKING:
     from runpod_comfy.serverless.connect import EndpointLink
     from runpod_comfy.settings import EndpointSettings
 
-__all__ = ["picked_up"]
+__all__ = ["pick_up"]
 
 
-def picked_up(
+async def pick_up(
+    link: EndpointLink,
+    ledger: Ledger,
+    asked: Submitted,
+    *,
+    settings: EndpointSettings,
+    prepare: Prepare,
+    shelf: Shelf | None,
+    take_over: bool,
+    on_lost: OnLost,
+) -> AsyncGenerator[Event | Timings]:
+    """Become the reader of a job in the ledger, and return what it brought before and brings now.
+
+    Where its lost batches are being made again already, that job is read, and nothing is ordered twice.
+
+    Args:
+        link: The endpoint.
+        ledger: The ledger.
+        asked: The job.
+        settings: The endpoint's id and address.
+        prepare: Prepares a submission of a request, with given seeds.
+        shelf: Where files go; None takes the folder that the ledger names.
+        take_over: Also from a process that lives.
+        on_lost: What happens where batches were lost.
+
+    Raises:
+        ConfigurationError: It has no job id.
+        JobInUse: Another one reads it.
+    """
+    if asked.job_id is None:
+        note = asked.note or "it has no job id yet."
+        raise ConfigurationError(f"Submission {asked.submission_id} is {asked.state}: {note} There is nothing to read.")
+    while True:
+        current = await asyncio.to_thread(_to_read, ledger, asked)
+        await asyncio.to_thread(ledger.acquire, current.submission_id, take_over=take_over)
+        # Another reader may have ended, or have ordered lost batches again, before this one held the job.
+        found = await asyncio.to_thread(ledger.find, asked.submission_id)
+        asked = asked if found is None else found
+        now = await asyncio.to_thread(_to_read, ledger, asked)
+        if now.submission_id == current.submission_id:
+            break
+        await asyncio.to_thread(ledger.release, current.submission_id)
+    newest = await asyncio.to_thread(ledger.newest_try, asked)
+    if asked.state is State.DONE or (now is asked and newest.state in {State.SENDING, State.UNCERTAIN}):
+        on_lost = "raise"  # it has brought all that it was paid for; or that may be on its way
+    followed = _followed(link, ledger, now, settings=settings, prepare=prepare, shelf=shelf, on_lost=on_lost)
+    return _after_saved(ledger, asked, now, followed)
+
+
+_WORTH_READING = frozenset({*UNDER_WAY, State.INCOMPLETE, State.DONE})
+
+
+def _to_read(ledger: Ledger, asked: Submitted) -> Submitted:
+    """Return what can bring the rest of a job: itself, or the newest submission that makes its loss good. Blocks."""
+    if asked.state is not State.INCOMPLETE:
+        return asked
+    newest = ledger.newest_try(asked)
+    return newest if newest.submission_id != asked.submission_id and newest.state in _WORTH_READING else asked
+
+
+async def _after_saved(
+    ledger: Ledger, asked: Submitted, current: Submitted, followed: AsyncGenerator[Event | Timings]
+) -> AsyncGenerator[Event | Timings]:
+    """Yield what an earlier reader has saved, then what the job brings."""
+    async with AsyncExitStack() as stack:
+        held = await stack.enter_async_context(AsyncExitStack())
+        held.push_async_callback(Record(ledger, current.submission_id).release)
+        await stack.enter_async_context(aclosing(followed))
+        rows = await asyncio.to_thread(ledger.with_tries, asked)
+        events = await asyncio.to_thread(lambda: list(saved_before(ledger, rows)))
+        for event in events:
+            yield event
+        if asked.state is State.DONE and events:
+            return
+        held.pop_all()  # whoever follows it lets go of it
+        async for later in followed:
+            yield later
+
+
+def _followed(
     link: EndpointLink,
     ledger: Ledger,
     kept: Submitted,
@@ -56,7 +139,9 @@ def picked_up(
         seeds=entry.seeds,
         first_seed=entry.recipe.first_seed,
         # Whoever has read of it before may have taken lines away that are not here.
-        terms=JobTerms(batch_count=entry.batch_count, read_before=kept.reads > 0),
+        terms=JobTerms(
+            batch_count=entry.batch_count, read_before=kept.reads > 0, is_lossy=kept.state is State.INCOMPLETE
+        ),
         record=Record(ledger, kept.submission_id),
         root_id=entry.parent_id if entry.batches is not None else None,
         numbers=entry.batches,

@@ -95,6 +95,7 @@ class Record:
         self.ledger = ledger
         self.submission_id = submission_id
         self._warned = False
+        self._reader: int | None = None
 
     # -- the submission's life -----------------------------------------------------------------------------------------
 
@@ -104,8 +105,11 @@ class Record:
 
     async def reading(self) -> None:
         """Note that the stream is read from now on, and give names to files that a killed reader left without."""
-        await self._noted(self.ledger.reading, self.submission_id)
+        await self._noted(self._begin_to_read)
         await self._noted(self.place_left_parts)
+
+    def _begin_to_read(self) -> None:
+        self._reader = self.ledger.reading(self.submission_id)
 
     async def running(self) -> None:
         """Note that a worker has the job."""
@@ -132,7 +136,15 @@ class Record:
 
     async def release(self) -> None:
         """Let others read the job."""
-        await self._noted(self.ledger.release, self.submission_id)
+        await self._noted(lambda: self.ledger.release(self.submission_id, reader=self._reader))
+
+    def taken_over(self) -> bool:
+        """Whether somebody else reads the job by now."""
+        try:
+            return self.ledger.taken_over(self.submission_id, reader=self._reader)
+        except LedgerError as exc:
+            self._warn(exc)
+            return False
 
     # -- what arrived --------------------------------------------------------------------------------------------------
 
@@ -149,7 +161,7 @@ class Record:
     ) -> tuple[Sequence[int | None], JobInUse | None]:
         """Note lines and outputs; see ``Ledger.keep``."""
         try:
-            return self.ledger.keep(self.submission_id, lines, outputs)
+            return self.ledger.keep(self.submission_id, lines, outputs, reader=self._reader)
         except LedgerError as exc:
             self._warn(exc)
             return [-1] * len(outputs), None

@@ -120,11 +120,7 @@ class Following:
         Raises:
             JobError: It ended otherwise; the partial result is for the caller to add.
         """
-        async with AsyncExitStack() as stack:
-            if self.owned:
-                # Whoever is interrupted here owns the job already.
-                await stack.enter_async_context(ownership(self.link, job.job_id, record=job.record))
-            made = await asyncio.to_thread(_made_before, job)
+        made = await self._made_before(job)
         # Held until all is made good: others would make again at once what is lost and seems to have no reader.
         async with AsyncExitStack() as held, aclosing(self._until_whole(job, reader, made, held)) as events:
             async for event in events:
@@ -157,7 +153,7 @@ class Following:
             made = made + await asyncio.to_thread(filing.made_so_far)
             current = await self._once_more(batches, loss)
             # Asked only now: a reader that this one took the job over from may have saved something until here.
-            made |= await asyncio.to_thread(_made_before, current)
+            made |= await self._made_before(current)
             filing = Filing(
                 shelf=self.shelf,
                 record=current.record,
@@ -169,6 +165,13 @@ class Following:
         for before in incomplete:
             if before.record is not None:
                 await before.record.done(note=f"What was lost of it was made again by {current.submission_id}.")
+
+    async def _made_before(self, job: Accepted) -> Counter[OutputKey]:
+        async with AsyncExitStack() as stack:
+            if self.owned:
+                # Whoever is interrupted here owns the job already.
+                await stack.enter_async_context(ownership(self.link, job.job_id, record=job.record))
+            return await asyncio.to_thread(_made_before, job)
 
     async def _once_more(self, batches: tuple[int, ...], loss: OutputLost) -> Accepted:
         assert self.again is not None  # noqa: S101 - asked by the only caller

@@ -14,7 +14,7 @@ from runpod_comfy.executors.base import WorkflowExecutor
 from runpod_comfy.executors.describing import DESCRIBE_TIMEOUT_S, describe_endpoint, keep_description
 from runpod_comfy.executors.handle import WorkflowHandle
 from runpod_comfy.executors.jobs import Jobs
-from runpod_comfy.executors.pickup import picked_up
+from runpod_comfy.executors.pickup import pick_up
 from runpod_comfy.executors.plan import plan_jobs
 from runpod_comfy.executors.recording import open_ledger
 from runpod_comfy.executors.request import request_method, workflow_request
@@ -128,7 +128,7 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         """Return a handle of a job that was started elsewhere. Nothing is sent until it is used.
 
         What RunPod streams can be read once. With a ledger, a job that another process reads is left alone
-        (``JobInUse``), what an earlier reader has saved counts as here, and what it took away and lost is made again;
+        (``JobInUse``), what an earlier reader has saved comes first, and what it took away and lost is made again;
         without one, attach to a job that nobody else reads.
 
         Args:
@@ -234,7 +234,12 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
 
         async def begin() -> AsyncGenerator[Event | Timings]:
             if job.record is not None:
-                await asyncio.to_thread(job.record.ledger.acquire, job.submission_id)
+                ledger = job.record.ledger
+                await asyncio.to_thread(ledger.acquire, job.submission_id)
+                row = await asyncio.to_thread(ledger.find, job.submission_id)
+                if row is not None and row.reads:  # others have read it meanwhile, and let go of it
+                    await job.record.release()
+                    return await self._attached(job.job_id, shelf, take_over=False, on_lost=request.on_lost)
             following = Following(
                 link=desk.link,
                 shelf=shelf,
@@ -260,9 +265,15 @@ class RunpodComfyWorkflowExecutor(WorkflowExecutor):
         kept = None if ledger is None else await asyncio.to_thread(ledger.find, job_id)
         if ledger is None or kept is None or kept.entry.endpoint_id != self.endpoint_id:
             return Following(link=link, shelf=shelf, owned=False).events(Accepted(job_id=job_id))
-        await asyncio.to_thread(ledger.acquire, kept.submission_id, take_over=take_over)
-        return picked_up(
-            link, ledger, kept, settings=self._settings, prepare=self._prepare, shelf=shelf, on_lost=on_lost
+        return await pick_up(
+            link,
+            ledger,
+            kept,
+            settings=self._settings,
+            prepare=self._prepare,
+            shelf=shelf,
+            take_over=take_over,
+            on_lost=on_lost,
         )
 
     async def _run(

@@ -100,6 +100,13 @@ class Ledger:
             if taken_over is not None:
                 raise taken_over
             self._register(db, now_s)
+            if entry.parent_id is not None:
+                # The order of reruns decides which is the newest try: a clock that was set back must not change it.
+                row = db.execute(
+                    "SELECT max(created_s) AS latest_s FROM submissions WHERE submission_id = ? OR parent_id = ?",
+                    (entry.parent_id, entry.parent_id),
+                ).fetchone()
+                now_s = max(now_s, (row["latest_s"] or 0.0) + 0.001)
             db.execute(
                 "INSERT INTO submissions (submission_id, endpoint_id, base_url, state, template_name, digest, seeds,"
                 " batch_count, batches, parent_id, output_dir, recipe, holder_id, created_s, changed_s)"
@@ -132,10 +139,12 @@ class Ledger:
                 (State.IN_QUEUE, job_id, self._clock(), submission_id, State.SENDING, State.UNCERTAIN),
             )
 
-    def reading(self, submission_id: str) -> None:
-        """Note that this process begins to read the job's stream."""
+    def reading(self, submission_id: str) -> int:
+        """Note that this process begins to read the job's stream, and return which reader of it that is."""
         with self._transaction() as db:
             db.execute("UPDATE submissions SET reads = reads + 1 WHERE submission_id = ?", (submission_id,))
+            row = db.execute("SELECT reads FROM submissions WHERE submission_id = ?", (submission_id,)).fetchone()
+            return int(row["reads"]) if row is not None else 0
 
     def now_is(self, submission_id: str, state: State, *, note: str = "", gpu_s: float | None = None) -> None:
         """Note how a submission stands. What has ended stays as it is, but that the rest of it may still arrive."""
@@ -152,9 +161,20 @@ class Ledger:
     # -- what arrived --------------------------------------------------------------------------------------------------
 
     def keep(
-        self, submission_id: str, lines: Iterable[Line], outputs: Sequence[SavedOutput] = ()
+        self,
+        submission_id: str,
+        lines: Iterable[Line],
+        outputs: Sequence[SavedOutput] = (),
+        *,
+        reader: int | None = None,
     ) -> tuple[list[int | None], JobInUse | None]:
         """Note lines that are here for good, and the outputs in them, whose bytes are on disk in their ``part``.
+
+        Args:
+            submission_id: Whose lines.
+            lines: The lines.
+            outputs: The outputs.
+            reader: What ``reading`` gave, where one process may read a job twice; None leaves that unasked.
 
         Returns:
             The number of each output, or None for one that is not needed: it was here before, from the same line, or
@@ -163,7 +183,7 @@ class Ledger:
         """
         lines = list(lines)
         with self._transaction() as db:
-            taken_over = self._lost_hold(db, submission_id)
+            taken_over = self._lost_hold(db, submission_id, reader)
             # Who took over has missed these batches, and passes over only what was here when they were ordered again.
             again = self._made_again(db, submission_id) if taken_over is not None else frozenset()
             here = {
@@ -270,17 +290,30 @@ class Ledger:
                     endpoint_id=row["endpoint_id"],
                 )
             self._register(db, now_s)
+            # A reader in this very process is told by the count that it was taken over.
             db.execute(
-                "UPDATE submissions SET holder_id = ? WHERE submission_id = ?", (self.holder.holder_id, submission_id)
+                "UPDATE submissions SET holder_id = ?, reads = reads + ? WHERE submission_id = ?",
+                (self.holder.holder_id, holder is not None and take_over, submission_id),
             )
 
-    def release(self, submission_id: str) -> None:
-        """Let go of a job, if this process holds it."""
+    def release(self, submission_id: str, *, reader: int | None = None) -> None:
+        """Let go of a job, if this process holds it, and no later ``reader`` in it does."""
         with self._transaction() as db:
             db.execute(
-                "UPDATE submissions SET holder_id = NULL WHERE submission_id = ? AND holder_id = ?",
-                (submission_id, self.holder.holder_id),
+                "UPDATE submissions SET holder_id = NULL WHERE submission_id = ? AND holder_id = ?"
+                " AND reads = coalesce(?, reads)",
+                (submission_id, self.holder.holder_id, reader),
             )
+
+    def taken_over(self, submission_id: str, *, reader: int | None = None) -> bool:
+        """Whether somebody else who lives reads the job: another process, or a later ``reader`` in this one."""
+        rows = self._rows(f"{SELECT} WHERE s.submission_id = ?", submission_id)
+        holder = holder_in(rows[0]) if rows else None
+        if holder is None:
+            return False
+        if holder.holder_id == self.holder.holder_id:
+            return reader is not None and rows[0]["reads"] != reader
+        return self._alive(holder, self._clock())
 
     def beat(self) -> None:
         """Say that this process lives."""
@@ -351,10 +384,27 @@ class Ledger:
 
     def _is_newest_try(self, row: Submitted) -> bool:
         """Whether nothing makes this loss good, be it a first job's or a rerun's, and it may be tried again."""
-        root_id = row.submission_id if row.entry.batches is None else row.entry.parent_id
-        tries = self.reruns_of(root_id or "")
+        tries = self._tries(row)
         newest = tries[-1].submission_id if tries else row.submission_id
         return newest == row.submission_id and len(tries) < MOST_RERUNS
+
+    def newest_try(self, row: Submitted) -> Submitted:
+        """Return the newest submission that makes this one's loss good, or this one where there is none."""
+        tries = self._tries(row)
+        return tries[-1] if tries else row
+
+    def with_tries(self, row: Submitted) -> list[Submitted]:
+        """Return a submission and, where it is a first one, all that make losses of it good, oldest first."""
+        return [row, *(self._tries(row) if row.entry.batches is None else [])]
+
+    def _tries(self, row: Submitted) -> list[Submitted]:
+        """Return what makes the same loss good, oldest first; what was refused never ran, and is none."""
+        root_id = row.submission_id if row.entry.batches is None else row.entry.parent_id
+        return [
+            each
+            for each in self.reruns_of(root_id or "")
+            if each.entry.batches is not None and each.state is not State.REFUSED
+        ]
 
     def reruns_of(self, submission_id: str) -> list[Submitted]:
         """Return the submissions that name this one as their first, oldest first."""
@@ -395,13 +445,11 @@ class Ledger:
                     db.execute("ROLLBACK")
                     raise
                 db.execute("COMMIT")
-            except sqlite3.Error as exc:
+            except (sqlite3.Error, UnicodeEncodeError, OverflowError) as exc:
                 if db.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
                         db.execute("ROLLBACK")
-                raise LedgerError(
-                    f"The ledger {self.path} could not be written: {exc}. Is the disk full, or the folder read-only?"
-                ) from exc
+                raise LedgerError(f"The ledger {self.path} could not be written: {exc}. {_cause_of(exc)}") from exc
 
     def _rows(self, query: str, *values: Any) -> Sequence[sqlite3.Row]:
         with self._lock:
@@ -409,7 +457,7 @@ class Ledger:
                 self._open()
             try:
                 return self._connection.execute(query, values).fetchall()
-            except sqlite3.Error as exc:
+            except (sqlite3.Error, UnicodeEncodeError) as exc:
                 raise LedgerError(f"The ledger {self.path} could not be read: {exc}.") from exc
 
     def _register(self, db: sqlite3.Connection, now_s: float) -> None:
@@ -420,10 +468,14 @@ class Ledger:
             (holder.holder_id, holder.host, holder.place, holder.pid, holder.born, now_s),
         )
 
-    def _lost_hold(self, db: sqlite3.Connection, submission_id: str) -> JobInUse | None:
+    def _lost_hold(self, db: sqlite3.Connection, submission_id: str, reader: int | None = None) -> JobInUse | None:
         row = db.execute(f"{SELECT} WHERE s.submission_id = ?", (submission_id,)).fetchone()
         holder = holder_in(row) if row is not None else None
-        if holder is not None and holder.holder_id == self.holder.holder_id:
+        if (
+            holder is not None
+            and holder.holder_id == self.holder.holder_id
+            and (reader is None or row["reads"] == reader)
+        ):
             return None
         by = f"{holder} has taken it over" if holder else "another one has read it meanwhile"
         return JobInUse(
@@ -459,3 +511,11 @@ class Ledger:
         holder = holder_in(row)
         reads = holder is not None and self._can_read(holder, self._clock())
         return submitted_in(row, held_by=str(holder) if reads else None)
+
+
+def _cause_of(exc: Exception) -> str:
+    if isinstance(exc, UnicodeEncodeError):
+        return "It keeps names of files and folders in UTF-8, and this one is none: choose another, or --no-ledger."
+    if isinstance(exc, sqlite3.OperationalError) and "locked" in str(exc):
+        return "Does another program keep it locked?"
+    return "Is the disk full, or the folder read-only?"

@@ -62,7 +62,9 @@ def connect(path: Path) -> sqlite3.Connection:
         except BaseException:
             connection.close()
             raise
-    except (OSError, sqlite3.Error) as exc:
+    except ConfigurationError:
+        raise
+    except (OSError, ValueError, sqlite3.Error) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
         raise ConfigurationError(
             f"The ledger {path} cannot be used: {reason}. Nothing was sent. Name another file (ledger=…, or "
