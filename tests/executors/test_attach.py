@@ -1,7 +1,9 @@
 """A job that somebody has read before: what was saved comes again, and nothing is ordered or read twice."""
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,7 +16,13 @@ import pytest
 from runpod_comfy import ConfigurationError, JobInUse, OutputLost, _loop
 from runpod_comfy.emulator.faults import DropPiece, Fault, Reset
 from runpod_comfy.events import OutputReady
+from runpod_comfy.executors.accepting import Accepted
+from runpod_comfy.executors.outcome import JobTerms
+from runpod_comfy.executors.recording import Record
+from runpod_comfy.executors.rerun import Following
 from runpod_comfy.ledger import Ledger, State
+from runpod_comfy.serverless.connect import connect
+from runpod_comfy.settings import EndpointSettings
 
 SOURCE = '{"3": {"class_type": "KSampler", "inputs": {"seed": 1, "text": "{{ prompt|default("") }}"}}}'
 
@@ -178,6 +186,79 @@ def test_files_are_written_down_with_their_whole_paths(make_endpoint, painter, p
     ledger = Ledger(place.book)
     saved = ledger.outputs(ledger.submissions()[0].submission_id)
     assert {Path(each.path).parent for each in saved} == {place.out}
+
+
+def test_interrupted_before_anything_was_sent_a_submission_is_refused_and_not_uncertain(make_endpoint, painter, place):
+    endpoint = make_endpoint(painter())
+    executor = endpoint.executor(ledger=place.book)
+    Ledger(place.book)
+
+    async def interrupted():
+        with contextlib.closing(sqlite3.connect(place.book, isolation_level=None)) as other:
+            await executor.health_async()
+            other.execute("BEGIN IMMEDIATE")
+            submitting = executor.submit_workflow_async(place.template)
+            await asyncio.sleep(0.3)
+            submitting.cancel()
+            await asyncio.sleep(0.1)
+            other.execute("COMMIT")
+            with contextlib.suppress(asyncio.CancelledError):
+                await submitting
+
+    asyncio.run(interrupted())
+    wait_until(lambda: [row.state for row in rows(place.book)] in ([], [State.REFUSED]))
+    assert endpoint.jobs() == []
+
+
+class Slow(Ledger):
+    """A ledger that is asked for reruns in vain, until it may answer."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.asked, self.go_on = threading.Event(), threading.Event()
+
+    def reruns_of(self, submission_id):
+        self.asked.set()
+        self.go_on.wait(20)
+        return super().reruns_of(submission_id)
+
+
+def test_interrupted_while_a_rerun_was_just_accepted_it_is_cancelled(make_endpoint, painter, place):
+    endpoint = make_endpoint(painter(hold=Rerun()))
+    endpoint.platform.faults.add(Fault("job-stream", DropPiece(1)))
+    executor = endpoint.executor()
+    ledger = Slow(place.book)
+    prepared = executor.start_workflow(place.template, num_samples=2, seed=5)
+    more = executor.start_workflow(place.template, seed=5)
+
+    async def events():
+        settings = EndpointSettings.resolve(endpoint="test", api_key="a-key", base_url=endpoint.server.base_url)
+
+        async def again(_):
+            return Accepted(
+                job_id=more.job_id, submission_id="again", record=Record(ledger, "again"), root_id="first", numbers=(0,)
+            )
+
+        following = Following(link=await connect(settings), again=again)
+        terms = JobTerms(batch_count=2)
+        async for event in following.events(Accepted(job_id=prepared.job_id, submission_id="first", terms=terms)):
+            yield event
+
+    async def interrupted():
+        async def read():
+            async for _ in _loop.iterate_async(events):
+                pass
+
+        reading = asyncio.ensure_future(read())
+        await asyncio.to_thread(ledger.asked.wait, 20)
+        reading.cancel()
+        await asyncio.sleep(0.1)
+        ledger.go_on.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
+
+    asyncio.run(interrupted())
+    assert endpoint.states()[1] == "CANCELLED"
 
 
 LEAVES_EARLY = """

@@ -226,6 +226,28 @@ def test_a_loss_that_a_later_try_made_good_is_not_collected(ledger, machines):
     assert ledger.collectable() == []
 
 
+def test_a_try_that_was_refused_is_none(ledger):
+    lost(ledger, "first")
+    ledger.begin(entry("again", parent_id="first", batches=(0,)))
+    ledger.now_is("again", State.REFUSED)
+    assert [row.submission_id for row in ledger.collectable()] == ["first"]
+
+
+def test_the_newest_try_is_the_last_one_also_where_the_clock_was_set_back(ledger, machines):
+    lost(ledger, "first")
+    for name in ("again-1", "again-2"):
+        machines.clock.now_s -= 3600
+        lost(ledger, name, parent_id="first")
+    assert [row.submission_id for row in ledger.collectable()] == ["again-2"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are always text")
+def test_a_name_that_is_no_text_is_an_error_of_ours(ledger):
+    with pytest.raises(LedgerError, match="UTF-8"):
+        ledger.begin(entry(output_dir="/out/\udcff"))
+    assert ledger.submissions() == []
+
+
 def test_a_batchs_time_is_the_longest_of_late(ledger):
     for name, gpu_s in (("a", 10.0), ("b", 30.0)):
         ledger.begin(entry(name, batch_count=2, template_name="t"))
@@ -287,6 +309,11 @@ def test_a_file_that_is_no_ledger_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(ConfigurationError, match=r"jobs\.sqlite.*ledger="):
         Ledger(path)
     assert path.read_bytes().startswith(b"this is no database")
+
+
+def test_a_path_that_cannot_be_one_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        Ledger(tmp_path / "a\0b")
 
 
 def test_a_folder_in_place_of_the_file_is_refused(tmp_path):

@@ -118,8 +118,8 @@ class Desk:
                     parent_id=parent_id,
                     batches=batches,
                 )
-                await asyncio.to_thread(self.ledger.begin, entry, while_reading=while_reading)
                 record = Record(self.ledger, submission.submission_id)
+                await record.begin(entry, while_reading=while_reading)
             try:
                 job_id, layout = await send_job(
                     self.link, submission, timeout_s=request.timeout_s, worker=worker, record=record

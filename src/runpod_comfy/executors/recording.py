@@ -19,6 +19,7 @@ from runpod_comfy.errors import (
     JobCancelled,
     JobExpired,
     JobFailed,
+    JobInUse,
     JobTimedOut,
     LedgerError,
     OutputLost,
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from runpod_comfy.dialects.numbered import Line
-    from runpod_comfy.errors import JobInUse
-    from runpod_comfy.ledger import SavedOutput
+    from runpod_comfy.ledger import Entry, SavedOutput
 
 __all__ = ["Record", "open_ledger"]
 
@@ -98,6 +98,22 @@ class Record:
         self._reader: int | None = None
 
     # -- the submission's life -----------------------------------------------------------------------------------------
+
+    async def begin(self, entry: Entry, *, while_reading: str | None = None) -> None:
+        """Write the submission down, before it is sent; see ``Ledger.begin``. Interrupted, it is refused.
+
+        Raises:
+            LedgerError: It cannot be written down.
+        """
+        writing = asyncio.ensure_future(asyncio.to_thread(self.ledger.begin, entry, while_reading=while_reading))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            with contextlib.suppress(LedgerError, JobInUse):
+                await writing
+                await self.now_is(State.REFUSED, "Interrupted before anything was sent.")
+                await self.release()
+            raise
 
     async def accepted(self, job_id: str) -> None:
         """Note the job's id."""
