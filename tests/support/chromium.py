@@ -29,13 +29,25 @@ _FLAGS = (
     "--remote-debugging-port=0",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
-_KEYS = {"Escape": 27, "Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, " ": 32}
+_KEYS = {
+    "Escape": 27,
+    "Enter": 13,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+    "Home": 36,
+    "End": 35,
+    " ": 32,
+}
 _MODIFIERS = {"ctrl": 2, "shift": 8}
 
 
 def find_chromium():
     """Return the path of a chromium, or None."""
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
 
 
 class PageError(AssertionError):
@@ -56,12 +68,12 @@ class Chromium:
         self._loop = asyncio.new_event_loop()
         self._number = 0
         self.errors, self.requests = [], []
-        self._process = subprocess.Popen(
-            [path, *_FLAGS, f"--window-size={size[0]},{size[1]}", f"--user-data-dir={self._folder}", "about:blank"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "HOME": str(self._folder)}, start_new_session=True,
-        )  # fmt: skip
+        asked = [path, *_FLAGS, f"--window-size={size[0]},{size[1]}", f"--user-data-dir={self._folder}", "about:blank"]
+        environ = {**os.environ, "HOME": str(self._folder)}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(asked, env=environ, start_new_session=True, **quiet)
         try:
-            self._loop.run_until_complete(self._connect())
+            self._loop.run_until_complete(self._connect(self._port()))
             self.call("Page.enable")
             self.call("Runtime.enable")
             self.call("Network.enable")
@@ -73,12 +85,17 @@ class Chromium:
             self.close()
             raise
 
-    async def _connect(self):
+    def _port(self):
+        """Wait until the browser says where it listens."""
         port_file = self._folder / "DevToolsActivePort"
-        async with asyncio.timeout(_STARTS_WITHIN_S):
-            while not (port_file.exists() and port_file.read_text().count("\n")):
-                await asyncio.sleep(0.05)
-        port = port_file.read_text().splitlines()[0]
+        end_s = time.monotonic() + _STARTS_WITHIN_S
+        while not (port_file.exists() and port_file.read_text().count("\n")):
+            if time.monotonic() > end_s or self._process.poll() is not None:
+                raise PageError("chromium did not start")
+            time.sleep(0.02)
+        return port_file.read_text().splitlines()[0]
+
+    async def _connect(self, port):
         self._session = aiohttp.ClientSession()
         async with self._session.get(f"http://127.0.0.1:{port}/json/list") as reply:
             [page] = [each for each in await reply.json() if each["type"] == "page"]
@@ -144,7 +161,9 @@ class Chromium:
 
     def run(self, script):
         """Evaluate JavaScript in the page; a promise is waited for."""
-        reply = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True)
+        reply = self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
+        )
         if "exceptionDetails" in reply:
             raise PageError(f"{script}: {reply['exceptionDetails'].get('exception', {}).get('description')}")
         return reply["result"].get("value")
@@ -162,7 +181,7 @@ class Chromium:
         self.wait(f"document.querySelector({json.dumps(selector)})")
         x, y = self.run(
             f"(() => {{ const box = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
-            "return [box.left + box.width / 2, box.top + box.height / 2]; })()"
+            " return [box.left + box.width / 2, box.top + box.height / 2]; })()"
         )
         about = {"x": x, "y": y, "button": "left", "clickCount": 1, "modifiers": _MODIFIERS.get(modifier, 0)}
         self.call("Input.dispatchMouseEvent", type="mousePressed", **about)

@@ -22,6 +22,12 @@ function keepChoices() {
     toast("This browser keeps nothing for this page: export your selection before you close it.");
   }
 }
+/** At once, as long as that costs nothing: whoever closes the page next loses nothing. */
+function keepSoon() {
+  clearTimeout(keeping);
+  if (choices.size < 2000) keepChoices();
+  else keeping = setTimeout(keepChoices, 200);
+}
 addEventListener("storage", (event) => { if (event.key === KEPT_AS) { readChoices(); refresh(); } });
 addEventListener("pagehide", () => { if (keeping) keepChoices(); });
 
@@ -32,8 +38,7 @@ function choose(item, stars, { undo = false } = {}) {
   if (!undo) undoable.push([item.id, starsOf(item)]);
   if (stars) choices.set(item.id, stars);
   else choices.delete(item.id);
-  clearTimeout(keeping);
-  keeping = setTimeout(keepChoices, 150);
+  keepSoon();
   choiceChanged(item);
 }
 

@@ -26,6 +26,7 @@ function setLive(text, onclick = null) {
 
 if (DATA.live) {
   window.runpodComfyGallery = {
+    ask() { clearTimeout(live.timer); askForNews(); },
     status({ session, parts, running, at }) {
       if (session !== DATA.live.session) {
         clearTimeout(live.timer);

@@ -241,7 +241,7 @@ function openExport() {
   const chosen = chosenItems();
   const starred = chosen.filter((item) => starsOf(item) > 0).length;
   const file = h("input", { type: "file", id: "import-file", accept: ".json,application/json", "aria-label": "A selection to add" });
-  file.onchange = async () => { if (file.files[0]) { await importSelection(file.files[0]); dialog.close(); } };
+  file.onchange = () => { if (file.files[0]) { dialog.close(); importSelection(file.files[0]); } };
   const action = (id, label, hint, onclick) => h("button.action", { type: "button", id, onclick, disabled: !chosen.length }, h("b", { textContent: label }), h("span", { textContent: hint }));
   const dialog = openDialog("export", "Your selection",
     h("p", { textContent: chosen.length ? `${starred} starred, ${chosen.length - starred} rejected. Files stay where they are.` : "Nothing is chosen yet. Give stars with 1 to 5, or space." }),
@@ -279,6 +279,7 @@ function pageKey(key) {
   const item = currentItem();
   const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], PageUp: [0, -9], PageDown: [0, 9] };
   const { found } = visible();
+  if (key in steps || key === "Home" || key === "End") scroller.focus({ preventScroll: true });
   if (key in steps) moveTo(item && found.includes(item) ? active().step(item, ...steps[key], scroller.clientHeight) : found[0]);
   else if (key === "Home") moveTo(found[0]);
   else if (key === "End") moveTo(found[found.length - 1]);
