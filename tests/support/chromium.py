@@ -101,6 +101,10 @@ class Chromium:
             [page] = [each for each in await reply.json() if each["type"] == "page"]
         self._socket = await self._session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0)
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def close(self):
         """End the browser."""
         if hasattr(self, "_session"):

@@ -1,8 +1,8 @@
 """Small pictures of a dataset's images, for the pages that show thousands of them at once.
 
 ``__gallery__/thumbs/000/000123_2.webp`` is the thumbnail of row 123's sample 2: 256 px at its longer side. A browser
-that scrolls through ten thousand originals of 1024 x 1024 stands still for seconds at a time; through these it does not.
-They are a convenience: one that cannot be made is logged, and nothing else.
+that scrolls through ten thousand originals of 1024 x 1024 stands still for seconds at a time; through these it does
+not. They are a convenience: one that cannot be made is logged, and nothing else.
 """
 
 from __future__ import annotations

@@ -64,7 +64,11 @@ class Column {
 for (const name of ["sample", "seed", "node"]) columns.set(name, new Column(name, true));
 
 /** What differs between images: what was asked for first, then what an image has of its own. */
-const varying = () => [...columns.values()].filter((column) => column.values.length > 1).sort((a, b) => a.isOwn - b.isOwn);
+let varyingNow = [];
+const varying = () => varyingNow;
+function noteVarying() {
+  varyingNow = [...columns.values()].filter((column) => column.values.length > 1).sort((a, b) => a.isOwn - b.isOwn);
+}
 const path = (file) => `./${file.split("/").map(encodeURIComponent).join("/")}`;
 const padded = (number, digits) => String(number).padStart(digits, "0");
 
@@ -126,6 +130,7 @@ function ingest(data) {
     });
   });
   items.sort((a, b) => a.index - b.index || a.sample - b.sample);
+  noteVarying();
 }
 
 /** What tells this image from its neighbours, in few words. */
