@@ -243,6 +243,15 @@ def test_two_pictures_are_compared_in_four_ways(page):
     page.press("Escape")
 
 
+def test_long_texts_are_compared_word_by_word(page):
+    search(page, "cfg:3 sample:0 sampler:euler lora:film")
+    to_grid(page)
+    page.press("c", "ArrowRight", "c")
+    words = "[...document.querySelectorAll('.words {}')].map(node => node.textContent)"
+    assert page.run(words.format("del")) == ["a red fox in fresh snow, low winter sun, film grain"]
+    assert page.run(words.format("ins")) == ["harbour at dusk, lanterns on still water"]
+
+
 def test_a_selection_is_saved_as_json_and_as_a_table_and_read_again(page, tmp_path):
     to_grid(page)
     page.press("5", "ArrowRight", "X", "ArrowRight", "2")

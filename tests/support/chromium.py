@@ -71,7 +71,7 @@ class Chromium:
         asked = [path, *_FLAGS, f"--window-size={size[0]},{size[1]}", f"--user-data-dir={self._folder}", "about:blank"]
         environ = {**os.environ, "HOME": str(self._folder)}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(asked, env=environ, start_new_session=True, **quiet)
+        self._process = subprocess.Popen(asked, env=environ, **quiet)
         try:
             self._loop.run_until_complete(self._connect(self._port()))
             self.call("Page.enable")

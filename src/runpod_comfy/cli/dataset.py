@@ -301,6 +301,7 @@ class DatasetCommand:
         self._output.note(
             f"  {tally.images:,} images in {asked.output_dir}, {tally.execution_s:.0f} s of execution{cost}"
         )
+        self._output.note(f"  look at them: {asked.output_dir / PAGE_NAME}")
         for (code, node_type), count in tally.failures.most_common():
             key, message = tally.examples[code, node_type]
             self._output.warn(
@@ -311,7 +312,6 @@ class DatasetCommand:
         again = shlex.join([COMMAND_NAME, *sys.argv[1:]])
         if tally.failures or tally.stopped_by:
             self._output.next_step(f"{again}      # goes on where this ended")
-        self._output.note(f"  look at them: {asked.output_dir / PAGE_NAME}")
         self._output.data(str(asked.output_dir / "manifest.jsonl"))
         self._output.succeed(self._data())
         return 1 if tally.failures else 0

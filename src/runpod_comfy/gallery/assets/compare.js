@@ -93,21 +93,23 @@ function alternate() {
   drawCompare();
 }
 
-/** Words with what they are: only in A, only in B, or in both. */
+/** Runs of words with what they are: only in A, only in B, or in both. */
 function wordDifference(a, b) {
-  const [p, q] = [a.split(/(\s+)/).filter(Boolean), b.split(/(\s+)/).filter(Boolean)];
+  const [p, q] = [a.match(/\S+/g) || [], b.match(/\S+/g) || []];
   if (p.length * q.length > 1e6) return [["only-a", a], ["only-b", b]];
   const common = Array.from({ length: p.length + 1 }, () => new Uint16Array(q.length + 1));
-  for (let i = p.length - 1; i >= 0; i--) for (let j = q.length - 1; j >= 0; j--) common[i][j] = p[i] === q[j] ? common[i + 1][j + 1] + 1 : Math.max(common[i + 1][j], common[i][j + 1]);
-  const parts = [];
-  const add = (kind, word) => { const last = parts[parts.length - 1]; if (last && last[0] === kind) last[1] += word; else parts.push([kind, word]); };
+  for (let i = p.length - 1; i >= 0; i--) {
+    for (let j = q.length - 1; j >= 0; j--) common[i][j] = p[i] === q[j] ? common[i + 1][j + 1] + 1 : Math.max(common[i + 1][j], common[i][j + 1]);
+  }
+  const runs = [];
+  const add = (kind, word) => { const last = runs[runs.length - 1]; if (last && last[0] === kind) last[1] += ` ${word}`; else runs.push([kind, word]); };
   let [i, j] = [0, 0];
   while (i < p.length || j < q.length) {
     if (i < p.length && j < q.length && p[i] === q[j]) { add("both", p[i]); i += 1; j += 1; }
     else if (j >= q.length || (i < p.length && common[i + 1][j] >= common[i][j + 1])) { add("only-a", p[i]); i += 1; }
     else { add("only-b", q[j]); j += 1; }
   }
-  return parts;
+  return runs;
 }
 
 function differences(a, b) {
@@ -121,7 +123,7 @@ function differences(a, b) {
     const values = h("div.pair");
     if (p.length + q.length > 60) {
       const words = h("p.words", { dir: "auto" });
-      for (const [kind, text] of wordDifference(p, q)) words.append(kind === "both" ? text : h(`${kind === "only-a" ? "del" : "ins"}`, { textContent: text }));
+      for (const [kind, text] of wordDifference(p, q)) words.append(kind === "both" ? text : h(kind === "only-a" ? "del" : "ins", { textContent: text }), " ");
       values.append(words);
     } else {
       values.append(h("b.a", { textContent: p, dir: "auto" }), h("b.b", { textContent: q, dir: "auto" }));

@@ -113,8 +113,8 @@ let headsFor = "";
 /** Put tiles where one looks; called for each frame that scrolls. */
 function render() {
   const { scrollTop: top, scrollLeft: left, clientHeight: height, clientWidth: width } = scroller;
-  const margin = Math.min(400, height / 2);
   const layout = active();
+  const margin = Math.min(400, 1.5 * (layout.layout.tileHeight || layout.layout.cellHeight));
   const boxes = layout.boxes(top - margin, top + height + margin, left - 200, left + width + 200);
   pool.show(boxes);
   if (view.mode === "xy") drawAxes(top, left, height, width);
