@@ -159,8 +159,9 @@ class Chromium:
 
     def open(self, path, hash_=""):
         """Open a file and wait until it has drawn itself."""
-        self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=Path(path).resolve().as_uri() + hash_)
+        # With a number of its own it is loaded anew, whatever was open before.
+        self._number += 1
+        self.call("Page.navigate", url=f"{Path(path).resolve().as_uri()}?{self._number}{hash_}")
         self.wait("document.readyState === 'complete' && document.querySelector('.scroller') !== null")
 
     def run(self, script):

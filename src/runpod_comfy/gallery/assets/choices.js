@@ -63,7 +63,7 @@ function selection() {
 function cell(value) {
   let text = value === null || value === undefined ? "" : String(value);
   if (typeof value !== "number" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
-  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
 }
 
 function selectionTable() {
@@ -107,7 +107,7 @@ async function importSelection(file) {
 }
 
 /** A word as a POSIX shell reads it back. */
-const quoted = (word) => (/^[\w@%+=:,./-][\w@%+=:,./#-]*$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
+const quoted = (word) => (/^[\w@%+=:,./-][\w@%+=:,./#-]*$/.test(word) ? word : `'${word.replace(/'/g, "'\\''")}'`);
 const dashSafe = (folder) => (folder.startsWith("-") ? `./${folder}` : folder);
 const rerunCommand = (item) => `runpod-comfy rerun ${quoted(`${dashSafe(DATA.folder)}#${item.failure ? padded(item.index, 6) : item.id}`)}`;
 const pickCommand = () => `runpod-comfy pick ${quoted(dashSafe(DATA.folder))} ${selectionName()}.json`;

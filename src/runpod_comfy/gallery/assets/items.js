@@ -10,6 +10,7 @@ let items = [];              // images and failures, by row and sample
 const itemsById = new Map();
 
 const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+const has = (object, name) => Object.prototype.hasOwnProperty.call(object, name);
 const isWhole = (text) => /^\d+$/.test(text);
 
 /** Order two values: numbers by size (seeds are text, since a number would be rounded), the rest as people sort. */

@@ -322,6 +322,8 @@ document.addEventListener("keydown", (event) => {
   } else isDone = pageKey(key);
   if (isDone) event.preventDefault();
 });
+// Whoever comes by Tab sees where the keys will act.
+document.addEventListener("keyup", (event) => { if (event.key === "Tab" && document.activeElement === scroller && !currentItem()) moveTo(visible().found[0]); });
 document.addEventListener("keyup", (event) => { if (comparing && event.key === "b") comparing.host.classList.remove("showing-b"); });
 
 const tileOf = (event) => { const node = event.target.closest(".tile"); return node && node.tile.item; };
@@ -371,9 +373,9 @@ function readHash() {
   const isColumn = (name) => columns.has(name);
   view.mode = parts.get("view") === "xy" ? "xy" : "grid";
   for (const key of ["x", "y", "page", "group"]) view[key] = one(key, isColumn, "");
-  view.sort = one("sort", (name) => isColumn(name) || (name !== null && Object.hasOwn(SORTS, name)), "");
+  view.sort = one("sort", (name) => isColumn(name) || (name !== null && has(SORTS, name)), "");
   view.cell = one("cell", (cellMode) => ["all", "one"].includes(cellMode), "first");
-  view.state = one("state", (state) => state !== null && Object.hasOwn(STATES, state), "all");
+  view.state = one("state", (state) => state !== null && has(STATES, state), "all");
   view.descending = parts.has("descending");
   view.query = search.value = parts.get("q") || "";
   view.facets = new Map();

@@ -47,10 +47,10 @@ function holds(term, value) {
 function compile(term) {
   let test;
   if (term.name && term.name === "is") {
-    test = STATES[term.lower] || (() => false);
+    test = has(STATES, term.lower) ? STATES[term.lower] : () => false;
   } else if (term.name) {
     const name = [...columns.keys()].find((each) => each.toLowerCase() === term.name.toLowerCase());
-    const field = OWN_FIELDS[term.name.toLowerCase()];
+    const field = has(OWN_FIELDS, term.name.toLowerCase()) && OWN_FIELDS[term.name.toLowerCase()];
     if (name !== undefined) {
       const column = columns.get(name);
       const hits = column.values.map((value) => holds(term, value));
@@ -129,7 +129,7 @@ function sorted(found, view) {
   };
   if (view.group) byColumn(view.group, 1);
   const sign = view.descending ? -1 : 1;
-  if (Object.hasOwn(SORTS, view.sort)) by.push((a, b) => sign * SORTS[view.sort](a, b));
+  if (has(SORTS, view.sort)) by.push((a, b) => sign * SORTS[view.sort](a, b));
   else if (view.sort) byColumn(view.sort, sign);
   else if (view.descending) by.push((a, b) => b.index - a.index || b.sample - a.sample);
   if (!by.length) return found;

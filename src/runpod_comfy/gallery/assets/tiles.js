@@ -80,7 +80,7 @@ class Tile {
     if (this.item !== item) {
       this.item = item;
       const words = item.failure ? `${item.failure.nodeType ? `${item.failure.nodeType}: ` : ""}${item.failure.message || item.failure.code}` : "";
-      node.className = `tile ${item.kind}${item.kind === "image" ? " loading" : ""}`;
+      node.className = `tile ${item.kind}${item.kind !== "image" ? "" : item.thumb ? " loading" : " broken"}`;
       node.id = `tile-${item.id}`;
       node.dataset.reason = words || (item.kind === "file" ? item.file.split(".").pop().toUpperCase() : "");
       this.load(item.kind === "image" ? item.thumb : null);
