@@ -183,6 +183,8 @@ def test_a_run_in_which_everything_fails_stops_before_all_is_paid_for(executor, 
     tally, _ = run(executor, template, tmp_path, data, jobs_at_once=2)
     assert "the first 20 jobs all failed" in tally.stopped_by
     assert 20 <= tally.tasks_failed < 30
+
+
 def test_a_thumbnail_is_made_of_every_picture_as_it_arrives(executor, template, tmp_path):
     run(executor, template, tmp_path, table({}, {}), samples=2)
     thumbs = sorted(path.name for path in (tmp_path / "__gallery__" / "thumbs" / "000").iterdir())

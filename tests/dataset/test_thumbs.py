@@ -1,6 +1,7 @@
 import io
 
 import pytest
+from made_dataset import image_line
 from PIL import Image
 
 from runpod_comfy.dataset.folder import OutputFolder
@@ -53,9 +54,7 @@ def test_missing_thumbnails_are_found_and_made(tmp_path):
         for sample in range(4):
             file = f"images/000/000007_{sample}.png"
             (tmp_path / file).write_bytes(encoded() if sample < 2 else b"no picture")
-            folder.manifest.add(
-                {"schema": "image/1", "task": "a", "index": 7, "sample": sample, "batch": 0, "file": file}
-            )
+            folder.manifest.add(image_line("a", 7, sample, file))
         (tmp_path / "images/000/000007_3.png").unlink()
         keep_thumb(tmp_path, 7, 0, encoded())
         wanted = missing_thumbs(tmp_path, folder.manifest.tasks)
@@ -67,3 +66,12 @@ def test_missing_thumbnails_are_found_and_made(tmp_path):
     drop_thumb(tmp_path, 7, 0)
     drop_thumb(tmp_path, 7, 0)
     assert not (tmp_path / thumb_name(7, 0)).exists()
+
+
+def test_nothing_outside_the_folder_is_read_for_a_manifest(tmp_path):
+    (tmp_path / "private.png").write_bytes(encoded())
+    root = tmp_path / "out"
+    with OutputFolder(root) as folder:
+        (root / "images").mkdir()
+        folder.manifest.add(image_line("a", 0, 0, "images/../../private.png"))
+        assert missing_thumbs(root, folder.manifest.tasks) == []

@@ -46,6 +46,13 @@ def search(page, query):
     return text(page, ".count")
 
 
+def copied(page, button, what):
+    """Click a button that copies and return what was copied."""
+    page.click(button)
+    page.wait(f"document.querySelector('.toasts').textContent === '{what} copied'")
+    return page.clipboard()
+
+
 def to_grid(page):
     page.run("document.querySelector('.scroller').focus()")
     page.press("Home")
@@ -141,14 +148,9 @@ def test_the_viewer_shows_everything_and_copies_prompt_seed_and_command(page):
     assert "a red fox in fresh snow" in text(page, ".details")
     page.wait("document.querySelector('.viewer .layer img').naturalWidth === 96")
     assert "/images/000/000000_0.png" in page.run("document.querySelector('.viewer .layer img').src")
-    for button, copied in (
-        ("#copy-prompt", "a red fox in fresh snow, low winter sun, film grain"),
-        ("#copy-seed", str(2**64 - 1)),
-        ("#copy-rerun", "runpod-comfy rerun out#000000_0"),
-    ):
-        page.click(button)
-        page.wait("document.querySelector('.toasts.shown')")
-        assert page.clipboard() == copied
+    assert copied(page, "#copy-prompt", "Prompt") == "a red fox in fresh snow, low winter sun, film grain"
+    assert copied(page, "#copy-seed", "Seed") == str(2**64 - 1)
+    assert copied(page, "#copy-rerun", "Command") == "runpod-comfy rerun out#000000_0"
     page.press("ArrowRight", "3")
     assert text(page, ".details h2") == "000000_1"
     page.press("Escape")
@@ -161,9 +163,7 @@ def test_a_failed_row_tells_why_and_how_to_try_again(page):
     page.press("Home", "Enter")
     assert "CUDA out of memory" in text(page, ".reason")
     assert "KSampler #31" in text(page, ".details")
-    page.click("#copy-rerun")
-    page.wait("document.querySelector('.toasts.shown')")
-    assert page.clipboard() == "runpod-comfy rerun out#000003"
+    assert copied(page, "#copy-rerun", "Command") == "runpod-comfy rerun out#000003"
 
 
 def test_two_variables_against_each_other_in_pages(page):
@@ -280,9 +280,7 @@ def test_a_selection_is_saved_as_json_and_as_a_table_and_read_again(page, tmp_pa
         ("0", str(2**64 - 2), "3"),
         ("2", "3871203311", "5"),
     ]
-    page.click("#copy-ids")
-    page.wait("document.querySelector('.toasts.shown')")
-    assert page.clipboard() == "000000_0\n000001_0"
+    assert copied(page, "#copy-ids", "Ids") == "000000_0\n000001_0"
     # Somebody else's: the most stars count, and what one of the two rejects is rejected.
     saved["images"][2]["stars"] = 4
     saved["images"][0] |= {"stars": 1}
@@ -325,9 +323,7 @@ def test_foreign_text_stays_text_wherever_it_is_shown(page, tmp_path):
     page.press("Home", "c", "ArrowRight", "c", "Escape", "x", "f", "Escape")
     page.press("Home", "1")
     page.click("#export")
-    page.click("#copy-pick")
-    page.wait("document.querySelector('.toasts.shown')")
-    assert shlex.split(page.clipboard())[:3] == ["runpod-comfy", "pick", root.name]
+    assert shlex.split(copied(page, "#copy-pick", "Command"))[:3] == ["runpod-comfy", "pick", root.name]
     assert page.run("typeof window.hacked") == "undefined"
     assert page.run("document.querySelectorAll('script, img[onerror]').length") == 1
 

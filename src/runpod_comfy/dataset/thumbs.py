@@ -111,7 +111,9 @@ def missing_thumbs(root: Path, tasks: Mapping[str, TaskRecord]) -> list[Missing]
         for sample, image in record.images.items()
         if image["file"].startswith("images/") and thumb_name(record.index, sample) not in there
     )
-    return [each for each in wanted if each.path.is_file()]
+    # A manifest may come from somebody else: nothing outside the folder is read for it.
+    inside = (root / "images").resolve()
+    return [each for each in wanted if each.path.is_file() and each.path.resolve().is_relative_to(inside)]
 
 
 def make_thumbs(root: Path, wanted: Sequence[Missing], *, on_thumb: Callable[[int], None] = lambda _: None) -> int:
