@@ -4,12 +4,17 @@ import csv
 import io
 import json
 import shlex
+from importlib.resources import files
 
+import jsonschema
 import pytest
 from made_dataset import failure_line, image_line
+from PIL import Image
 
+from runpod_comfy.cli.verbs import run_command
 from runpod_comfy.dataset.folder import OutputFolder
 from runpod_comfy.dataset.manifest import read_manifest
+from runpod_comfy.export.selection import read_selection
 from runpod_comfy.gallery.live import LiveGallery
 from runpod_comfy.gallery.page import Gallery, run_of
 from runpod_comfy.gallery.single import write_single_page
@@ -273,6 +278,11 @@ def test_a_selection_is_saved_as_json_and_as_a_table_and_read_again(page, tmp_pa
         "stars": 5,
         "rejected": False,
     }
+    # As published, and as `pick` reads it.
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps(saved))
+    jsonschema.validate(saved, json.loads((files("runpod_comfy") / "schemas" / "selection.json").read_text()))
+    assert len(read_selection(mine, run_id="00c0ffee00c0ffee")) == 3
     page.click("#export-csv")
     rows = list(csv.DictReader(io.StringIO(page.download().removeprefix("\ufeff"))))
     assert [(row["stars"], row["seed"], row["cfg"]) for row in rows] == [
@@ -370,3 +380,23 @@ def test_a_narrow_window_shows_pictures_and_filters_on_demand(page):
         page.wait("document.querySelector('.facets').getBoundingClientRect().left === 0")
     finally:
         page.resize(1400, 900)
+
+
+def test_the_largest_seed_survives_manifest_page_and_the_copied_command(page, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text(f"id,seed\nbig,{2**64 - 1}\n")
+    (tmp_path / "t.json.jinja").write_text(
+        '{"1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 255}},'
+        ' "2": {"class_type": "FixtureSleep",'
+        ' "inputs": {"image": ["1", 0], "seconds": 0, "steps": 1, "seed": {{ seed }}}},'
+        ' "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "p"}}}'
+    )
+    assert run_command(["batch", "t.json.jinja", "rows.csv", "--local", "-o", "my out", "-q"]) == 0
+    page.open(tmp_path / "my out" / "gallery.html")
+    page.press("Home", "Enter")
+    command = shlex.split(copied(page, "#copy-rerun", "Command"))
+    assert command == ["runpod-comfy", "rerun", "my out#000000_0"]
+    assert run_command([*command[1:], "--local", "-o", "again"]) == 0
+    assert "identical pixels" in capfd.readouterr().err
+    with Image.open(tmp_path / "again" / "000000_0.png") as again:
+        assert json.loads(again.text["prompt"])["2"]["inputs"]["seed"] == 2**64 - 1

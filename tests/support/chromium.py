@@ -184,6 +184,8 @@ class Chromium:
     def click(self, selector, *, modifier=None):
         """Click in the middle of the first node that a selector finds."""
         self.wait(f"document.querySelector({json.dumps(selector)})")
+        # What has just changed finds its place in the next frame.
+        self.run("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
         x, y = self.run(
             f"(() => {{ const box = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
             " return [box.left + box.width / 2, box.top + box.height / 2]; })()"
