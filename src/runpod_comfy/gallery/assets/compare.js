@@ -14,7 +14,8 @@ function pin(item) {
 }
 
 function openCompare(a, b) {
-  if (viewer) viewer.dialog.close();
+  closeViewer();
+  closeCompare();
   const layers = [h("div.layer.a", {}, h("img", { alt: "A", draggable: false })), h("div.layer.b", {}, h("img", { alt: "B", draggable: false }))];
   const handle = h("div.handle", { role: "slider", tabIndex: 0, "aria-label": "Line between A and B", "aria-valuemin": 0, "aria-valuemax": 100 });
   const host = h("div.stage", {}, ...layers, handle, h("span.tag.a", { textContent: "A" }), h("span.tag.b", { textContent: "B" }));
@@ -27,18 +28,19 @@ function openCompare(a, b) {
     handle.onpointermove = (moved) => { const box = host.getBoundingClientRect(); setLine(((moved.clientX - box.left) / box.width) * 100); };
     handle.onpointerup = () => { handle.onpointermove = null; };
   });
-  dialog.addEventListener("close", () => {
-    clearInterval(comparing.blinking);
-    comparing.stage.watcher.disconnect();
-    comparing = null;
-    dialog.remove();
-    scroller.focus({ preventScroll: true });
-    moveTo(currentItem());
-  });
+  dialog.addEventListener("cancel", closeCompare);
   document.body.append(dialog);
   dialog.showModal();
   setMode(settings.compare in MODES ? settings.compare : "two");
   setLine(50);
+}
+
+function closeCompare() {
+  if (!comparing) return;
+  const { dialog, blinking, stage } = comparing;
+  comparing = null;
+  clearInterval(blinking);
+  leave(dialog, stage);
 }
 
 function setLine(percent) {
@@ -76,7 +78,7 @@ function drawCompare() {
   bar.replaceChildren(
     h("span.segments", { role: "group", "aria-label": "How" }, ...Object.entries(MODES).map(([each, label]) => h("button", { type: "button", id: `mode-${each}`, textContent: label, "aria-pressed": each === mode, onclick: () => setMode(each) }))),
     ...tools, h("span.grow"), h("span.tag.a", { textContent: "A" }), starButtons(a), h("span.tag.b", { textContent: "B" }), starButtons(b),
-    button("Exchange A and B (s)", "swap", exchange), button("Close (Esc)", "close", () => comparing.dialog.close()));
+    button("Exchange A and B (s)", "swap", exchange), button("Close (Esc)", "close", closeCompare));
   side.replaceChildren(differences(a, b));
 }
 

@@ -314,6 +314,7 @@ document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog.card[open]")) return;
   let isDone;
   if (key === "?") { openHelp(); isDone = true; }
+  else if (key === "Escape" && (comparing || viewer)) { closeCompare(); closeViewer(); isDone = true; }
   else if (comparing) isDone = compareKey(key);
   else if (viewer) {
     if (key === "c") { pin(viewer.item); isDone = true; }

@@ -71,7 +71,7 @@ let viewer = null;
 
 function openViewer(item, { isBook = false } = {}) {
   if (!item) return;
-  if (viewer) viewer.dialog.close();
+  closeViewer();
   const image = h("img", { alt: "", draggable: false });
   const layer = h("div.layer", {}, image);
   const host = h("div.stage", {}, layer);
@@ -80,18 +80,28 @@ function openViewer(item, { isBook = false } = {}) {
   const foot = h("footer.book");
   const dialog = h("dialog.viewer", { "aria-label": isBook ? "Flip book" : "Viewer" }, bar, h("div.body", {}, host, side), foot);
   viewer = { dialog, item: null, image, layer, stage: new Stage(host, [layer]), bar, side, foot, isBook, cycle: 0 };
-  dialog.addEventListener("close", () => {
-    clearInterval(viewer && viewer.cycle);
-    if (viewer) viewer.stage.watcher.disconnect();
-    viewer = null;
-    dialog.remove();
-    scroller.focus({ preventScroll: true });
-    moveTo(currentItem());
-  });
+  dialog.addEventListener("cancel", closeViewer);
   document.body.append(dialog);
   dialog.showModal();
   dialog.classList.toggle("detailed", settings.detailed);
   viewItem(item);
+}
+
+/** At once, and not when the browser tells of it: the next key may be there already. */
+function closeViewer() {
+  if (!viewer) return;
+  const { dialog, cycle, stage } = viewer;
+  viewer = null;
+  clearInterval(cycle);
+  leave(dialog, stage);
+}
+
+function leave(dialog, stage) {
+  stage.watcher.disconnect();
+  dialog.close();
+  dialog.remove();
+  scroller.focus({ preventScroll: true });
+  moveTo(currentItem());
 }
 
 function viewItem(item) {
@@ -111,7 +121,7 @@ function viewItem(item) {
     ...(item.failure ? [] : [starButtons(item)]),
     button("Compare with another (c)", "compare", () => pin(item)),
     button("Details (i)", "menu", toggleDetails, { "aria-pressed": settings.detailed }),
-    button("Close (Esc)", "close", () => viewer.dialog.close()));
+    button("Close (Esc)", "close", closeViewer));
   viewer.side.replaceChildren(details(item));
   if (viewer.isBook) viewer.foot.replaceChildren(...bookBars(item));
   for (const near of [shown[at + 1], shown[at - 1]]) if (near && near.kind === "image" && !DATA.thumbs) new Image().src = path(near.file);
