@@ -180,6 +180,7 @@ def test_two_variables_against_each_other_in_pages(page):
     assert page.run(labels.format("x")) == ["3", "5", "7", "9"]
     assert page.run(labels.format("y")) == ["dpmpp_2m", "euler", "uni_pc"]
     assert len(shown(page)) == 12
+    assert page.run("document.querySelector('#tile-000000_0').dataset.of") == "1/4"
     assert text(page, "#page-value").startswith("a red fox")
     page.press("]")
     assert text(page, "#page-value").startswith("harbour")

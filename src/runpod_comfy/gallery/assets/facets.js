@@ -45,7 +45,7 @@ function drawFacets(counts) {
   buildFacets(shown);
   for (const { chip, column, code } of facetNodes.chips) {
     const count = counts.get(column)[code];
-    chip.dataset.count = count;
+    chip.dataset.count = count.toLocaleString("en");
     const isOn = Boolean(view.facets.get(column.name) && view.facets.get(column.name).has(code));
     chip.setAttribute("aria-pressed", isOn);
     chip.classList.toggle("none", count === 0 && !isOn);

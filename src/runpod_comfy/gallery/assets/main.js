@@ -161,8 +161,9 @@ function groupText(node, section) {
   node.dataset.name = section.name;
 }
 
-/** Change the layout and keep in sight what is in the middle. */
+/** Change the layout and keep in sight what is in the middle; whoever is at the top stays there. */
 function keepingPlace(change) {
+  if (scroller.scrollTop === 0) { change(); return; }
   const layout = active();
   const middle = scroller.scrollTop + scroller.clientHeight / 2;
   const [box] = layout.boxes(middle - 1, middle + 1, 0, 1e9);

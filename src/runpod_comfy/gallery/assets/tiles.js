@@ -91,6 +91,8 @@ class Tile {
       node.title = item.failure ? node.dataset.reason : text;
       node.setAttribute("aria-label", `${item.failure ? `failed: ${node.dataset.reason}. ` : ""}${text}`);
     }
+    const of = box.of || "";
+    if ((node.dataset.of || "") !== of) node.dataset.of = of;
     const style = node.style;
     style.transform = `translate(${box.x}px, ${box.y}px)`;
     style.width = `${box.width}px`;

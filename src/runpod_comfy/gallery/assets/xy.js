@@ -86,7 +86,7 @@ const xy = {
     }
     const number = view.cell === "one" ? Math.min(view.sampleAt, inside.length - 1) : 0;
     const more = inside.length > 1 ? ` · ${number + 1} of ${inside.length}` : "";
-    return [{ item: inside[number], ...at, width, height, caption: `${label}${more}` }];
+    return [{ item: inside[number], ...at, width, height, caption: `${label}${more}`, of: inside.length > 1 ? `${number + 1}/${inside.length}` : "" }];
   },
   range(from, to, size, count) {
     return [Math.max(0, Math.floor(from / (size + GAP))), Math.min(count - 1, Math.floor(to / (size + GAP)))];
