@@ -81,7 +81,7 @@ function taskNumber(row) {
     taskNumbers.set(key, number);
     tasks.push(null);
   }
-  tasks[number] = { key, index, row: id, job, delay, execution };
+  tasks[number] = { key, index, row: id, lower: id.toLowerCase(), job, delay, execution };
   return number;
 }
 

@@ -62,16 +62,18 @@ function compile(term) {
     }
   } else {
     const hitTasks = new Uint8Array(tasks.length);
-    tasks.forEach((task, number) => { if (task.row.toLowerCase().includes(term.lower)) hitTasks[number] = 1; });
+    for (let number = 0; number < tasks.length; number++) if (tasks[number].lower.includes(term.lower)) hitTasks[number] = 1;
     const own = [];
     for (const column of columns.values()) {
-      const hits = column.lower.map((text) => text.includes(term.lower));
-      if (!hits.includes(true)) continue;
+      const hits = new Uint8Array(column.lower.length);
+      let isHit = false;
+      for (let code = 0; code < hits.length; code++) if (column.lower[code].includes(term.lower)) { hits[code] = 1; isHit = true; }
+      if (!isHit) continue;
       if (column.isOwn) { if (column.name !== "sample") own.push([column, hits]); }
       else for (let number = 0; number < tasks.length; number++) if (hits[column.codes[number]]) hitTasks[number] = 1;
     }
     test = (item) => hitTasks[item.task] === 1 || item.id.includes(term.lower)
-      || own.some(([column, hits]) => hits[column.of(item)])
+      || own.some(([column, hits]) => hits[column.of(item)] === 1)
       || Boolean(item.failure) && OWN_FIELDS.error(item).toLowerCase().includes(term.lower);
   }
   return term.not ? (item) => !test(item) : test;
@@ -88,23 +90,24 @@ function select(view) {
   }
   if (view.state !== "all") tests.push(STATES[view.state]);
   const chips = [...view.facets].filter(([name, codes]) => codes.size && columns.has(name)).map(([name, codes]) => [columns.get(name), codes]);
-  const counts = new Map(facetColumns().map((column) => [column, new Int32Array(column.values.length)]));
+  const counted = facetColumns().map((column) => ({ column, count: new Int32Array(column.values.length) }));
+  const passes = (item) => { for (const test of tests) if (!test(item)) return false; return true; };
   const found = [];
   for (const item of items) {
-    if (!tests.every((test) => test(item))) continue;
+    if (!passes(item)) continue;
     let missed = null;
     let misses = 0;
     for (const [column, codes] of chips) if (!codes.has(column.of(item))) { missed = column; misses += 1; }
     // A variable's own chips count what would be shown if only they changed.
     if (misses <= 1) {
-      for (const [column, count] of counts) {
+      for (const { column, count } of counted) {
         const code = column.of(item);
         if (code >= 0 && (misses === 0 || missed === column)) count[code] += 1;
       }
     }
     if (misses === 0) found.push(item);
   }
-  return { found: sorted(found, view), counts, unknown };
+  return { found: sorted(found, view), counts: new Map(counted.map(({ column, count }) => [column, count])), unknown };
 }
 
 const facetColumns = () => varying().filter((column) => column.values.length <= 60 && column.name !== "seed");
