@@ -27,4 +27,6 @@ assert len(photos) == 2, photos
 images = run("run", "portrait/workflow.json.jinja", *photos, "--num-samples", "4", "--batch-size", "2").split()
 assert len(images) == 4, images
 assert all(Path(image).read_bytes().startswith(b"\x89PNG") for image in images)
+run("batch", "portrait/workflow.json.jinja", "portrait", "--output-dir", "dataset")
+assert "</html>" in Path("dataset/gallery.html").read_text("utf-8")
 print("1 passed, 0 failed")

@@ -183,3 +183,17 @@ def test_a_run_in_which_everything_fails_stops_before_all_is_paid_for(executor, 
     tally, _ = run(executor, template, tmp_path, data, jobs_at_once=2)
     assert "the first 20 jobs all failed" in tally.stopped_by
     assert 20 <= tally.tasks_failed < 30
+
+
+def test_a_thumbnail_is_made_of_every_picture_as_it_arrives(executor, template, tmp_path):
+    run(executor, template, tmp_path, table({}, {}), samples=2)
+    thumbs = sorted(path.name for path in (tmp_path / "__gallery__" / "thumbs" / "000").iterdir())
+    assert thumbs == ["000000_0.webp", "000000_1.webp", "000001_0.webp", "000001_1.webp"]
+
+
+def test_a_failure_says_what_its_row_was_asked_for(executor, template, tmp_path):
+    run(executor, template, tmp_path, table({"color": -5, "sku": "x"}))
+    [failure] = [
+        json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines() if "failure/1" in line
+    ]
+    assert (failure["variables"], failure["columns"]) == ({"color": -5}, {"sku": "x"})

@@ -63,9 +63,6 @@ def test_a_selection_of_another_run_is_refused(tmp_path):
 
 
 def test_chosen_images_are_a_dataset_again(dataset, tmp_path):
-    thumb = dataset / "__gallery__" / "thumbs" / "000" / "000000_1.webp"
-    thumb.parent.mkdir(parents=True)
-    thumb.write_bytes(b"thumb")
     (dataset / "images" / "000" / "000000_1.txt").write_text("a caption")
     source = read_source(dataset)
     made = pick(source, {("person-0", 1), ("person-3", 0), ("gone", 7)}, Request(target=tmp_path / "chosen"))
@@ -81,6 +78,7 @@ def test_chosen_images_are_a_dataset_again(dataset, tmp_path):
     assert names == {
         "README.md",
         "__gallery__/thumbs/000/000000_1.webp",
+        "__gallery__/thumbs/000/000003_0.webp",
         "images/000/000000_1.png",
         "images/000/000000_1.txt",
         "images/000/000003_0.png",

@@ -27,6 +27,8 @@ from runpod_comfy.dataset.rows import Row, Table, read_rows
 from runpod_comfy.dataset.runner import DatasetRunner, RunOptions, Tally, pending
 from runpod_comfy.dataset.template_copy import copy_template, template_sha256
 from runpod_comfy.errors import ConfigurationError, InputError, RunpodComfyError
+from runpod_comfy.gallery.live import LiveGallery
+from runpod_comfy.gallery.page import PAGE_NAME, Gallery
 from runpod_comfy.profiles import read_profile
 from runpod_comfy.workflow.template import WorkflowTemplate
 
@@ -263,7 +265,7 @@ class DatasetCommand:
         self._tally = runner.tally
         with display, self._output.through(display.write_line):
             run_until_stopped(
-                lambda: runner.run(todo, already=already),
+                lambda: self._run(runner, folder, todo, already),
                 executor,
                 on_stop=lambda: self._stopping(runner),
                 on_leave=lambda: self._leaving(folder.manifest.jobs_under_way()),
@@ -288,12 +290,18 @@ class DatasetCommand:
         again = shlex.join([COMMAND_NAME, *sys.argv[1:]])
         self._output.next_step(f"{again}      # reads what they have made, and goes on")
 
+    async def _run(self, runner: DatasetRunner, folder: OutputFolder, todo: list[Task], already: int) -> None:
+        gallery = Gallery(root=folder.root, shown_as=str(folder.root), run=folder.run or {})
+        async with LiveGallery(gallery, folder.manifest.tasks).kept():
+            await runner.run(todo, already=already)
+
     def _end(self, price: float | None) -> int:
         tally, asked = self._tally, self._asked
         cost = f", cost at least ${tally.cost_usd(price):.2f} (execution alone)" if price else ""
         self._output.note(
             f"  {tally.images:,} images in {asked.output_dir}, {tally.execution_s:.0f} s of execution{cost}"
         )
+        self._output.note(f"  look at them: {asked.output_dir / PAGE_NAME}")
         for (code, node_type), count in tally.failures.most_common():
             key, message = tally.examples[code, node_type]
             self._output.warn(
@@ -312,6 +320,7 @@ class DatasetCommand:
         tally = self._tally
         return {
             "folder": str(self._asked.output_dir),
+            "gallery": str(self._asked.output_dir / PAGE_NAME),
             "images": tally.images,
             "rows_done": tally.tasks_done,
             "rows_failed": tally.tasks_failed,

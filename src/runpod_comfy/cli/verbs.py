@@ -35,6 +35,7 @@ class _Listed(NamedTuple):
 _VERBS = {
     "run": _Listed("runpod_comfy.cli.run", "Run a workflow: template and photos in, images out."),
     "batch": _Listed("runpod_comfy.cli.batch", "Run a workflow for every row of a table, or over a grid: a dataset."),
+    "gallery": _Listed("runpod_comfy.cli.gallery", "Write a dataset's page: look through images, compare, choose."),
     "export": _Listed(
         "runpod_comfy.cli.export", "Write a dataset for Hugging Face, kohya, Civitai, webdataset or a table."
     ),

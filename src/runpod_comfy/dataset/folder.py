@@ -10,6 +10,8 @@
     ├── README.md                 the dataset's card (see ``card``)
     ├── run.json                  what was asked
     ├── template/                 the workflow as it was (see ``template_copy``)
+    ├── gallery.html              a page to look at it all (see ``runpod_comfy.gallery``)
+    ├── __gallery__/thumbs/       small pictures (see ``thumbs``); data loaders pass folders of such names over
     └── .runpod-comfy/lock        one writer at a time
 
 Names are digits only, unless a pattern was asked for (see ``naming``): words such as ``test`` or ``val`` in a path make
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from runpod_comfy.dataset.plan import Task
     from runpod_comfy.results import OutputFile
 
-__all__ = ["OutputFolder", "RunRecord"]
+__all__ = ["OutputFolder", "RunRecord", "is_held"]
 
 RunRecord = dict[str, Any]
 
@@ -236,6 +238,18 @@ class OutputFolder:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def is_held(root: Path) -> bool:
+    """Whether another process writes into a folder now."""
+    path = root / ".runpod-comfy" / "lock"
+    if not path.exists():
+        return False
+    try:
+        _Lock(path).release()
+    except (ConfigurationError, OSError):
+        return True
+    return False
 
 
 def _refuse_strangers(root: Path) -> None:

@@ -15,6 +15,7 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from runpod_comfy.dataset.thumbs import drop_thumb, keep_thumb
 from runpod_comfy.dataset.wholeness import SampleNumbers, batches_in, missing_stretches, whole_batches
 from runpod_comfy.errors import (
     AuthenticationError,
@@ -296,9 +297,10 @@ class DatasetRunner:
                         sample = numbers.next_of(batch)
                         line = await asyncio.to_thread(self._save, task, output, index, sample)
                         self._folder.manifest.add({"schema": "image/1", **base, "batch": batch, **line, **about_job})
-                        if isinstance(output, WorkflowOutputImage) and (index, sample) not in self._counted:
+                        if isinstance(output, WorkflowOutputImage):
+                            self.tally.images += (index, sample) not in self._counted
                             self._counted.add((index, sample))
-                            self.tally.images += 1
+                            await asyncio.to_thread(keep_thumb, self._folder.root, index, sample, output.data)
                         self._on_change(self.tally)
                     case BatchFinished(batch=batch):
                         about = {"batch": first_batch + batch, "batches": self._batch_count(task)}
@@ -321,9 +323,10 @@ class DatasetRunner:
         seed = None if output.seed is None else str(output.seed)
         numbers = {"id": task.row.id, "index": index, "row": index, "sample": sample, "seed": seed}
         values = {**numbers, **task.row.values, **task.variables, **numbers}
+        # Should this end here, the next one must not find the thumbnail of the picture that was there before.
+        drop_thumb(self._folder.root, index, sample)
         path = self._folder.save(output, index, sample, is_image=is_image, values=values)
         width, height = _size(output) if is_image else (None, None)
-        extra = {name: value for name, value in task.row.values.items() if name not in task.variables}
         line = {
             "row_id": task.row.id,
             "sample": sample,
@@ -335,8 +338,7 @@ class DatasetRunner:
             "width": width,
             "height": height,
             "media_type": output.media_type,
-            "variables": dict(task.variables),
-            "columns": {name: value for name, value in extra.items() if name != "seed"},
+            **_asked(task),
             # As text: JavaScript rounds what is above 2**53.
             "seed": seed,
             "node": {"id": output.node_id, "title": output.origin.node_title},
@@ -361,7 +363,14 @@ class DatasetRunner:
             "node_id": getattr(exc, "node_id", None),
             "node_type": node_type,
         }
-        about = {"row_id": task.row.id, "line": task.row.line, "try": tries, "error": error, "job_id": exc.job_id}
+        about = {
+            "row_id": task.row.id,
+            "line": task.row.line,
+            "try": tries,
+            "error": error,
+            "job_id": exc.job_id,
+            **_asked(task),
+        }
         self._folder.manifest.add({"schema": "failure/1", "task": task.key, "index": index, **about})
         self.tally.tasks_failed += 1
         self._unanswered = self._unanswered + 1 if isinstance(exc, _OF_THE_SERVICE) else 0
@@ -381,6 +390,15 @@ class DatasetRunner:
         record = self._folder.manifest.tasks.get(task.key)
         whole = self._whole(task)
         return sum(1 for each in record.images.values() if each["batch"] in whole) if record else 0
+
+
+def _asked(task: Task) -> dict[str, Any]:
+    """Return what a line says of its row: the template's variables, and the row's other columns."""
+    extra = {name: value for name, value in task.row.values.items() if name not in task.variables}
+    return {
+        "variables": dict(task.variables),
+        "columns": {name: value for name, value in extra.items() if name != "seed"},
+    }
 
 
 def _size(output: OutputFile) -> tuple[int | None, int | None]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.dataset.manifest import read_manifest
+from runpod_comfy.dataset.thumbs import thumb_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -97,7 +98,7 @@ def _images(folder: Path, record: TaskRecord) -> Iterable[Tile]:
     for sample, image in sorted(record.images.items()):
         if image.get("kind") != "images":
             continue
-        small = folder / "__gallery__" / "thumbs" / f"{record.index // 1000:03}" / f"{record.index:06}_{sample}.webp"
+        small = folder / thumb_name(record.index, sample)
         own = {"row": record.index, "id": image["row_id"], "sample": sample, "seed": image.get("seed")}
         yield Tile(
             name=f"{record.index:06}_{sample}",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from runpod_comfy.dataset.card import card_text
 from runpod_comfy.dataset.manifest import Manifest
 from runpod_comfy.dataset.metadata import metadata_text
+from runpod_comfy.dataset.thumbs import thumb_name
 from runpod_comfy.errors import ConfigurationError
 from runpod_comfy.export.placing import link_or_copy, new_folder
 from runpod_comfy.export.report import Result
@@ -61,8 +62,7 @@ def pick(source: Source, wanted: Collection[tuple[str, int]], request: Request) 
 
 def _take_along(picture: Picture, root: Path, folder: Path) -> None:
     file = picture.path.relative_to(root)
-    number = f"{picture.line['index']:06}_{picture.line['sample']}.webp"
-    thumb = root / "__gallery__" / "thumbs" / f"{picture.line['index'] // 1000:03}" / number
+    thumb = root / thumb_name(picture.line["index"], picture.line["sample"])
     for path in (*(root / file.with_suffix(ending) for ending in _SIDECARS), thumb):
         if path.is_file() and not path.is_symlink():
             place = folder / path.relative_to(root)
