@@ -65,7 +65,7 @@ class _Opened:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._beating = asyncio.ensure_future(self._beat())
+        self._beating = asyncio.create_task(self._beat(), name="ledger beat")
 
     @classmethod
     async def open(cls, path: str) -> _Opened:
