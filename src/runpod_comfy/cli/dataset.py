@@ -52,6 +52,7 @@ class DatasetOptions:
 
     target: Target
     template: Path
+    opened: WorkflowTemplate | None
     data: Path | None
     grid: tuple[str, ...]
     zipped: bool
@@ -90,7 +91,7 @@ class DatasetCommand:
         """Do it all and return the exit code; whatever happens, what arrived is on disk."""
         asked = self._asked
         try:
-            template = WorkflowTemplate(asked.template)
+            template = asked.opened or WorkflowTemplate(asked.template)
             axes = [parse_axis(text) for text in asked.grid]
             names = NamePattern(asked.name) if asked.name else None
             table = self._table(axes)

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from runpod_comfy.cli.event_lines import event_data
 from runpod_comfy.cli.failures import describe
 from runpod_comfy.cli.progress import Tally, choose_display
 from runpod_comfy.cli.targets import make_executor
@@ -128,7 +129,7 @@ class Job:
             # Closing the events early, as an interrupt does, cancels the job.
             with closing(cast("Generator[Event]", events)), display, self._output.through(display.write_line):
                 for event in events:
-                    self._take(event)
+                    self._output.event(event_data(event, saved=self._take(event)))
                     tally.add(event)
                     display.update(tally, event)
 
@@ -147,7 +148,8 @@ class Job:
         )
         refuse_faulty(problems, target=str(object_info))
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event) -> dict[str, Any] | None:
+        """Note what an event says; what is listed of an output."""
         match event:
             case Queued(job_id=job_id):
                 self._job_id = job_id
@@ -155,10 +157,11 @@ class Job:
                 self._texts.append({"text": text.text, **_origin(text)})
                 shown = text.text if len(text.text) <= _SHOWN_TEXT else text.text[:_SHOWN_TEXT] + "…"
                 self._output.note(f"  {text.origin.node_title or 'text'}: {shown}")
+                return self._texts[-1]
             case OutputReady(output=WorkflowOutputImage() as image):
-                self._save(image, self._images)
+                return self._save(image, self._images)
             case OutputReady(output=OutputFile() as file):
-                self._save(file, self._files)
+                return self._save(file, self._files)
             case Warned(message=message):
                 self._warnings.append(message)
                 self._output.warn(message)
@@ -166,8 +169,9 @@ class Job:
                 self._result = result
             case _:
                 pass
+        return None
 
-    def _save(self, file: OutputFile, records: list[dict[str, Any]]) -> None:
+    def _save(self, file: OutputFile, records: list[dict[str, Any]]) -> dict[str, Any] | None:
         """List a file, which the executor has written as soon as it was here."""
         path = file.path
         if path is None:  # its name leads elsewhere, and a warning has said so
@@ -175,7 +179,7 @@ class Job:
             try:
                 path = write_new(self._asked.output_dir / name, file.data)
             except OSError:
-                return  # the disk is full, which is the error that comes next
+                return None  # the disk is full, which is the error that comes next
             self._output.note(f"  It is saved as {path}.")
         records.append(
             {
@@ -189,6 +193,7 @@ class Job:
         )
         # Last: an interrupt comes while this waits for whoever reads it.
         self._output.data(os.fspath(path))
+        return records[-1]
 
     def _announce(self, template: WorkflowTemplate) -> None:
         """Say what is about to be sent where; pictures that are not real never come as a surprise."""

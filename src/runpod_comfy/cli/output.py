@@ -1,7 +1,8 @@
 """What the command writes: data on stdout, words on stderr, and with ``--json`` one envelope on stdout instead.
 
 The envelope: ``{"schema", "ok", "command", "version", "data", "error"}``; ``error`` is None or has ``code``,
-``message`` and ids. ``schema`` names the shape of ``data``, for example ``run/1``.
+``message`` and ids. ``schema`` names the shape of ``data``, for example ``run/1``: ``schemas/run.schema.json`` in the
+package describes it, ``schemas/envelope.schema.json`` the envelope. ``--events`` writes a line for each event before.
 """
 
 from __future__ import annotations
@@ -36,11 +37,15 @@ class Output:
         command: The verb; None where it is not known.
         as_json: Write the envelope in place of data, and no next step.
         quiet: Write no words but warnings and errors.
+        events: Write what happens as lines of JSON before the envelope.
     """
 
-    def __init__(self, *, command: str | None, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, *, command: str | None, as_json: bool = False, quiet: bool = False, events: bool = False
+    ) -> None:
         self.command = command
-        self.as_json = as_json
+        self.as_json = as_json or events
+        self.events = events
         self.quiet = quiet
         self._write_line: Callable[[str], None] = write_to_stderr
         self._held: list[str] | None = None
@@ -80,6 +85,11 @@ class Output:
         """Show the command that probably comes next."""
         if not (self.quiet or self.as_json):
             self._write_line(printable(f"{_symbol('→', '->')} next: {text}"))
+
+    def event(self, data: dict[str, Any] | None) -> None:
+        """Write one event, where they are wanted."""
+        if self.events and data is not None:
+            _write(sys.stdout, json.dumps(data) + "\n")
 
     def succeed(self, data: dict[str, Any]) -> int:
         """Report the end; the exit code."""

@@ -33,22 +33,29 @@ def find_template_word(words: Sequence[str], params: Sequence[click.Parameter]) 
         if isinstance(each, click.Option)
         for flag in (*each.opts, *each.secondary_opts)
     }
-    skip = False
+    perhaps: Path | None = None
+    before, only_words = "", False
     for word in words:
-        path = Path(word)
-        is_template = path.suffix.lower() in _TEMPLATES
-        if skip and not is_template:
-            skip = False
+        option, before = before, ""
+        if word == "--" and not only_words:
+            only_words = True
+        elif not only_words and not takes_value.get(option, False) and _is_option(word):
+            before = "" if "=" in word else word
+        elif takes_value.get(option, False) and not only_words:
             continue
-        skip = False
-        if word.startswith("-") and word != "-":
-            # One that is not known is a template's variable, and takes a value.
-            skip = "=" not in word and takes_value.get(word, word.startswith("--"))
-        elif path.is_file():
-            return path
-        elif is_template or not word:
+        elif option.startswith("--") and option not in takes_value:
+            # A variable of a template that is not known yet, which takes a value; or a flag that there is not.
+            if perhaps is None and Path(word).suffix.lower() in _TEMPLATES and Path(word).is_file():
+                perhaps = Path(word)
+        elif Path(word).is_file():
+            return Path(word)
+        elif Path(word).suffix.lower() in _TEMPLATES or not word:
             return None
-    return None
+    return perhaps
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-"
 
 
 def refuse_picture_before_template(path: Path, words: Sequence[str]) -> None:

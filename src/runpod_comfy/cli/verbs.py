@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import json
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -14,12 +14,13 @@ from runpod_comfy._version import __version__
 from runpod_comfy.cli.failures import Interrupted, describe
 from runpod_comfy.cli.output import Output, open_streams, tidy_streams
 from runpod_comfy.errors import RunpodComfyError
+from runpod_comfy.near import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-__all__ = ["COMMAND_NAME", "HELP_OPTIONS", "Verb", "run_command"]
+__all__ = ["COMMAND_NAME", "HELP_OPTIONS", "Verb", "VerbGroup", "run_command"]
 
 COMMAND_NAME = "runpod-comfy"
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -65,7 +66,39 @@ Run ComfyUI workflows on RunPod, on your own ComfyUI, or on nothing at all.
 runpod-comfy --help lists all commands, runpod-comfy run --help all options."""
 
 
-class Verb(click.Command):
+def _write_help_json(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    del param
+    if value and not ctx.resilient_parsing:
+        click.echo(json.dumps(_described(ctx), default=lambda _: None, ensure_ascii=False))
+        ctx.exit()
+
+
+def _described(ctx: click.Context) -> dict[str, Any]:
+    """Return what a command takes, as click describes it, with the examples of its help."""
+    command: dict[str, Any] = ctx.to_info_dict()["command"]
+    for each in (command, *command.get("commands", {}).values()):
+        lines = (each.get("epilog") or "").splitlines()
+        each["examples"] = [line.strip() for line in lines if line.strip().startswith(f"{COMMAND_NAME} ")]
+    return {"schema": "help/1", "version": __version__, **command}
+
+
+class _Described(click.Command):
+    """A command that describes itself for programs too."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        text = "Describe this as JSON and exit."
+        option = click.Option(
+            ["--help-json"], is_flag=True, is_eager=True, expose_value=False, help=text, callback=_write_help_json
+        )
+        self.params.append(option)
+
+
+class VerbGroup(_Described, click.Group):
+    """Several verbs under one name."""
+
+
+class Verb(_Described):
     """A verb, with help that rich-click draws on a terminal; loading it takes longer than everything else here."""
 
     def get_help(self, ctx: click.Context) -> str:
@@ -114,7 +147,7 @@ class Verb(click.Command):
                     formatter.write_dl(records)
 
 
-class _Verbs(click.Group):
+class _Verbs(VerbGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(_VERBS)
@@ -130,8 +163,8 @@ class _Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        near = difflib.get_close_matches(args[0], _VERBS, n=1)
-        if near and args[0] not in _VERBS:
+        near = nearest(args[0], _VERBS) if args[0] not in _VERBS else []
+        if near:
             raise click.UsageError(f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx)
         return super().resolve_command(ctx, args)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from runpod_comfy.errors import TemplateError
+from runpod_comfy.near import nearest
 from runpod_comfy.workflow.authoring.find import find_places, own_title
 from runpod_comfy.workflow.authoring.names import name_places, same_value
 from runpod_comfy.workflow.authoring.places import Place
@@ -14,7 +15,6 @@ from runpod_comfy.workflow.authoring.write import jinja_text, template_text
 from runpod_comfy.workflow.declarations import ABSENT, Declaration
 from runpod_comfy.workflow.declarations_yaml import declarations_text
 from runpod_comfy.workflow.graph import as_link
-from runpod_comfy.workflow.object_info import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
