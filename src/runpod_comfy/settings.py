@@ -45,6 +45,7 @@ __all__ = [
     "ledger_path",
     "shown_url",
     "shown_value",
+    "stored_key",
 ]
 
 DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
@@ -273,7 +274,7 @@ def _endpoint_id(endpoint: object, env: Mapping[str, str], profile: Profile) -> 
 
 
 def _api_key(api_key: str | None, env: Mapping[str, str], profile: Profile) -> str:
-    in_file = _key_from_runpod_file(env)
+    in_file = stored_key(env)
     in_module = getattr(sys.modules.get("runpod"), "api_key", None)
     # `import runpod` copies the file's key into runpod.api_key, where it would outrank the environment.
     if in_module == in_file:
@@ -289,7 +290,7 @@ def _api_key(api_key: str | None, env: Mapping[str, str], profile: Profile) -> s
     return key
 
 
-def _key_from_runpod_file(env: Mapping[str, str]) -> str | None:
+def stored_key(env: Mapping[str, str]) -> str | None:
     """Return the key that ``runpod config`` stored, or None; an unreadable file counts as absent."""
     home = env.get("HOME") or env.get("USERPROFILE")
     path = (Path(home) if home else Path.home()) / ".runpod" / "config.toml"

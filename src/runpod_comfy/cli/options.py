@@ -31,6 +31,7 @@ __all__ = [
     "object_info_option",
     "output_options",
     "progress_option",
+    "raw_target_options",
     "target_options",
     "timeout_option",
     "variables_option",
@@ -57,14 +58,12 @@ def target_options(*, local: bool = True) -> _Decorator:
     Args:
         local: Whether the local stand-in is such a place.
     """
-    options: list[_Decorator] = [
-        _endpoint("Run on this RunPod endpoint." if local else "This RunPod endpoint."),
-        _comfyui("Run on this ComfyUI server." if local else "This ComfyUI server."),
-        *([_LOCAL] if local else []),
-        _profile("Run where this profile of `init` says, whatever the environment says."),
-        _base_url(),
-    ]
-    return _asked_for(options, runpod_only=False)
+    return _asked_for(_target_options(local=local), runpod_only=False)
+
+
+def raw_target_options() -> _Decorator:
+    """Give a verb the options of :func:`target_options` as they were typed: ``endpoint``, ``comfyui`` and so on."""
+    return lambda function: _with(function, _target_options(local=True))
 
 
 def endpoint_options() -> _Decorator:
@@ -140,6 +139,16 @@ def batch_size_option(function: _Verb) -> _Verb:
 def object_info_option(text: str) -> _Decorator:
     """Give a verb ``--object-info``."""
     return click.option("--object-info", type=click.Path(path_type=Path), metavar="FILE", help=text)
+
+
+def _target_options(*, local: bool) -> list[_Decorator]:
+    return [
+        _endpoint("Run on this RunPod endpoint." if local else "This RunPod endpoint."),
+        _comfyui("Run on this ComfyUI server." if local else "This ComfyUI server."),
+        *([_LOCAL] if local else []),
+        _profile("Run where this profile of `init` says, whatever the environment says."),
+        _base_url(),
+    ]
 
 
 def _asked_for(options: Sequence[_Decorator], *, runpod_only: bool) -> _Decorator:

@@ -51,6 +51,7 @@ _VERBS = {
     ),
     "init": _Listed("runpod_comfy.cli.init", "Store your RunPod key and endpoint, or your ComfyUI's address."),
     "deploy": _Listed("runpod_comfy.cli.deploy", "Print what to type into RunPod's forms to deploy the worker."),
+    "doctor": _Listed("runpod_comfy.cli.doctor", "Find what keeps jobs from running, and say what mends it."),
     "health": _Listed("runpod_comfy.cli.health", "Show an endpoint's workers and jobs."),
     "cancel": _Listed("runpod_comfy.cli.cancel", "Cancel jobs of an endpoint."),
     "emulator": _Listed("runpod_comfy.cli.emulator", "Run RunPod Serverless and a stand-in ComfyUI on this machine."),
