@@ -43,12 +43,14 @@ __all__ = [
     "comfyui_url",
     "endpoint_target",
     "ledger_path",
+    "rest_url",
     "shown_url",
     "shown_value",
     "stored_key",
 ]
 
 DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
+DEFAULT_REST_URL = "https://api.runpod.io/v2"
 DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
 
 InputUrls: TypeAlias = Literal["https", "any", "off"]
@@ -179,6 +181,17 @@ def endpoint_target(endpoint_id: str, base_url: str | None = None, *, environ: M
     env = os.environ if environ is None else environ
     found = _base_url(base_url, env, read_profile(environ=env))
     return endpoint_id if found == DEFAULT_BASE_URL else f"{found}/{endpoint_id}"
+
+
+def rest_url(base_url: str, *, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the address of RunPod's management API, or None where the endpoint is not RunPod's own.
+
+    ``RUNPOD_REST_BASE_URL`` names another. Without it a key for some other address never goes to RunPod.
+    """
+    env = os.environ if environ is None else environ
+    if named := env.get("RUNPOD_REST_BASE_URL"):
+        return _http_url(named, "RUNPOD_REST_BASE_URL")
+    return DEFAULT_REST_URL if base_url == DEFAULT_BASE_URL else None
 
 
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:

@@ -3,10 +3,10 @@
 import inspect
 import json
 import zipfile
-from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -40,8 +40,7 @@ def config(tmp_path, monkeypatch):
 @pytest.fixture
 def runpod(monkeypatch):
     """RunPod at the seam: an endpoint `local` that says of its health, and the time, what a test wants."""
-    Planted = namedtuple("Planted", ("health", "headers", "status"))
-    planted = Planted({"jobs": {}, "workers": {"idle": 1}}, {}, [200])
+    planted = SimpleNamespace(health={"jobs": {}, "workers": {"idle": 1}}, headers={}, status=[200])
 
     async def answer(request):
         if request.path.endswith("/health"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runpod_comfy.cli.completions import complete_endpoint, complete_job
-from runpod_comfy.cli.failures import MissingKey
+from runpod_comfy.cli.failures import MissingKey, failure
 from runpod_comfy.cli.jobs import open_own_ledger, row_data
 from runpod_comfy.cli.options import Choice, output_options
 from runpod_comfy.cli.verbs import COMMAND_NAME, HELP_OPTIONS, Verb
@@ -228,8 +228,9 @@ class _Collection:
             "failed": tally.failed,
             "uncertain": [row_data(row) for row in uncertain],
         }
-        output.succeed(data)
-        return 1 if tally.failed else 0
+        if tally.failed:
+            return output.fail(failure("job_error", f"{len(tally.failed)} job(s) failed."), data, told=True)
+        return output.succeed(data)
 
 
 async def _still_runs(handle: Any) -> bool:

@@ -14,11 +14,13 @@ from runpod_comfy._version import __version__
 from runpod_comfy.cli.dataset_display import choose_dataset_display
 from runpod_comfy.cli.dataset_estimate import estimate_lines
 from runpod_comfy.cli.dataset_log import warnings_kept
-from runpod_comfy.cli.failures import describe
+from runpod_comfy.cli.failures import describe, failure
 from runpod_comfy.cli.job import STAND_IN
+from runpod_comfy.cli.prices import known_price
 from runpod_comfy.cli.stopping import run_until_stopped
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME
+from runpod_comfy.cost import GpuTime, cost_text
 from runpod_comfy.dataset.folder import OutputFolder
 from runpod_comfy.dataset.grids import parse_axis, product_text
 from runpod_comfy.dataset.naming import NamePattern, split_word_in
@@ -291,7 +293,8 @@ class DatasetCommand:
 
     def _end(self, price: float | None) -> int:
         tally, asked = self._tally, self._asked
-        cost = f", cost at least ${tally.cost_usd(price):.2f} (execution alone)" if price else ""
+        used = GpuTime(execution_s=tally.execution_s, images=tally.images)
+        cost = f", cost {cost_text(used, known_price(asked.price_per_hour_usd))}" if price else ""
         self._output.note(
             f"  {tally.images:,} images in {asked.output_dir}, {tally.execution_s:.0f} s of execution{cost}"
         )
@@ -306,8 +309,10 @@ class DatasetCommand:
         if tally.failures or tally.stopped_by:
             self._output.next_step(f"{again}      # goes on where this ended")
         self._output.data(str(asked.output_dir / "manifest.jsonl"))
-        self._output.succeed(self._data())
-        return 1 if tally.failures else 0
+        if tally.failures:
+            text = f"{tally.tasks_failed:,} row(s) failed."
+            return self._output.fail(failure("rows_failed", text), self._data(), told=True)
+        return self._output.succeed(self._data())
 
     def _data(self) -> dict[str, Any]:
         tally = self._tally

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from runpod_comfy.cli.live_block import LiveBlock, cut
 from runpod_comfy.cli.output import printable, write_text_to_stderr, write_to_stderr
+from runpod_comfy.cost import usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,7 @@ def block(tally: Tally, *, per_s: float | None, price_per_hour_usd: float | None
     )
     lines = [f"  {tally.images:,}/{tally.images_wanted:,} images{pace}", f"  jobs      {counts}"]
     if tally.execution_s:
-        cost = f"   cost at least ${tally.cost_usd(price_per_hour_usd):.2f}" if price_per_hour_usd else ""
+        cost = f"   cost at least {usd(tally.cost_usd(price_per_hour_usd))}" if price_per_hour_usd else ""
         lines.append(f"  GPU       {tally.execution_s:,.0f} s of execution{cost}")
     if tally.failures:
         (code, node_type), count = tally.failures.most_common(1)[0]

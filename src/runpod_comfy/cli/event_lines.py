@@ -1,4 +1,4 @@
-"""Events as lines of JSON for other programs: ``runpod-comfy run --events``; see ``schemas/event.schema.json``."""
+"""Events as lines of JSON for other programs: ``runpod-comfy run --events``; see ``schemas/event.json``."""
 
 from __future__ import annotations
 

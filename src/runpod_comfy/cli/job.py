@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from runpod_comfy.cli.event_lines import event_data
 from runpod_comfy.cli.failures import describe
+from runpod_comfy.cli.prices import known_price
 from runpod_comfy.cli.progress import Tally, choose_display
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME
+from runpod_comfy.cost import GpuTime, cost_text
 from runpod_comfy.errors import ConfigurationError, RunpodComfyError
 from runpod_comfy.events import Finished, OutputReady, Queued, Warned
 from runpod_comfy.media.files import write_new
@@ -96,6 +98,7 @@ class Job:
                 self._output.note(f"  {self._made()} arrived before that, in {self._asked.output_dir}")
             return self._output.fail(self._describe(exc), self._data())
         self._output.note(f"  {self._made()}{self._duration()}")
+        self._say_cost()
         self._show_next_step()
         return self._output.succeed(self._data())
 
@@ -234,6 +237,15 @@ class Job:
         ]
         total = f" in {timings.total_s:.1f} s" if timings.total_s is not None else ""
         return total + (f" ({', '.join(parts)})" if parts else "")
+
+    def _say_cost(self) -> None:
+        """Say what it cost at least, where the profile has a price and a worker was paid for."""
+        timings = self._result.timings if self._result else Timings()
+        price = known_price(None) if self._asked.target.kind == "runpod" else None
+        seconds = timings.execution_s or timings.gpu_s
+        if price is not None and seconds is not None:
+            used = GpuTime(execution_s=seconds, waited_s=timings.queue_s, images=len(self._images))
+            self._output.note(f"  cost {cost_text(used, price)}")
 
     def _data(self) -> dict[str, Any]:
         result = self._result

@@ -1,8 +1,8 @@
 """What the command writes: data on stdout, words on stderr, and with ``--json`` one envelope on stdout instead.
 
 The envelope: ``{"schema", "ok", "command", "version", "data", "error"}``; ``error`` is None or has ``code``,
-``message`` and ids. ``schema`` names the shape of ``data``, for example ``run/1``: ``schemas/run.schema.json`` in the
-package describes it, ``schemas/envelope.schema.json`` the envelope. ``--events`` writes a line for each event before.
+``message`` and ids. ``schema`` names the shape of ``data``, for example ``run/1``: ``schemas/data-run.json`` in the
+package describes it, ``schemas/envelope.json`` the envelope. ``--events`` writes a line for each event before.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import click
 
 from runpod_comfy.cli.arguments import find_images
 from runpod_comfy.cli.completions import complete_template
+from runpod_comfy.cli.failures import failure
 from runpod_comfy.cli.options import object_info_option, output_options, target_options, variables_option
 from runpod_comfy.cli.template_verb import template_batch_size
 from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb, VerbGroup
@@ -208,8 +209,10 @@ def validate(
     faulty = any(problem.severity == "error" for problem in problems)
     if not problems:
         out.note(f"  {template.name}: nothing is wrong with it")
-    code = out.succeed({"problems": [{**asdict(each), "where": each.where} for each in problems]})
-    return 2 if faulty else code
+    data = {"problems": [{**asdict(each), "where": each.where} for each in problems]}
+    if faulty:
+        return out.fail(failure("workflow_graph_error", f"{template.name} would not run."), data, told=True)
+    return out.succeed(data)
 
 
 def _types(target: Target, file: Path | None, *, needed: bool, out: Output) -> Any:

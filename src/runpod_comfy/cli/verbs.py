@@ -31,6 +31,7 @@ class _Listed(NamedTuple):
 
     module: str
     help: str
+    is_group: bool = False
 
 
 _VERBS = {
@@ -44,7 +45,9 @@ _VERBS = {
     "sheet": _Listed("runpod_comfy.cli.sheet", "Draw a dataset's images side by side: contact sheets."),
     "jobs": _Listed("runpod_comfy.cli.jobs", "List the jobs that were submitted, and what became of them."),
     "collect": _Listed("runpod_comfy.cli.collect", "Fetch what jobs made while nobody watched, before it expires."),
-    "template": _Listed("runpod_comfy.cli.template", "Make a workflow a template, look at one, check one."),
+    "template": _Listed(
+        "runpod_comfy.cli.template", "Make a workflow a template, look at one, check one.", is_group=True
+    ),
     "describe": _Listed("runpod_comfy.cli.describe", "Ask an endpoint or a ComfyUI server what it has installed."),
     "example": _Listed(
         "runpod_comfy.cli.example", "Write a portrait template and two photos here, to try things with."
@@ -53,6 +56,8 @@ _VERBS = {
     "deploy": _Listed("runpod_comfy.cli.deploy", "Print what to type into RunPod's forms to deploy the worker."),
     "doctor": _Listed("runpod_comfy.cli.doctor", "Find what keeps jobs from running, and say what mends it."),
     "health": _Listed("runpod_comfy.cli.health", "Show an endpoint's workers and jobs."),
+    "cost": _Listed("runpod_comfy.cli.cost", "Say what jobs cost at least: GPU seconds, images, dollars."),
+    "logs": _Listed("runpod_comfy.cli.logs", "Show what the worker wrote while it had a job."),
     "cancel": _Listed("runpod_comfy.cli.cancel", "Cancel jobs of an endpoint."),
     "emulator": _Listed("runpod_comfy.cli.emulator", "Run RunPod Serverless and a stand-in ComfyUI on this machine."),
 }
@@ -197,12 +202,21 @@ def run_command(args: Sequence[str] | None = None) -> int:
     _interrupt_on_signals()
     words = sys.argv[1:] if args is None else list(args)
     # A usage error comes before the options are read.
-    output = Output(as_json="--json" in words, command=next((word for word in words if word in _VERBS), None))
+    output = Output(as_json=bool({"--json", "--events"} & set(words)), command=_verb_in(words))
     try:
         result: Any = _command.main(args, prog_name=COMMAND_NAME, standalone_mode=False)
     except (KeyboardInterrupt, click.Abort, click.ClickException, RunpodComfyError) as exc:
         return output.fail(describe(_interrupt_in(exc) or exc))
     return result if isinstance(result, int) else 0
+
+
+def _verb_in(words: Sequence[str]) -> str | None:
+    """Return the verb that a command line names, with the one below it where it is a group."""
+    for number, word in enumerate(words):
+        if word in _VERBS:
+            below = words[number + 1 : number + 2] if _VERBS[word].is_group else []
+            return " ".join([word, *(each for each in below if not each.startswith("-"))])
+    return None
 
 
 def _interrupt_in(exc: BaseException) -> BaseException | None:
