@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import click
 
-__all__ = ["complete_endpoint", "complete_job", "complete_profile", "complete_template"]
+__all__ = ["complete_endpoint", "complete_job", "complete_profile", "complete_template", "ledger_rows"]
 
 _JOBS = 50
 _TEMPLATES = ("*.json.jinja", "*.jinja", "*.j2", "*.json")
@@ -27,7 +27,7 @@ def complete_endpoint(ctx: click.Context, param: click.Parameter, incomplete: st
     """Return the endpoints that profiles name, and those that jobs of the ledger ran on."""
     del ctx, param
     named = {str(each["endpoint"]): f"profile {name}" for name, each in _profiles().items() if each.get("endpoint")}
-    for endpoint, _ in _ledger_rows("SELECT DISTINCT endpoint_id, '' FROM submissions LIMIT 50"):
+    for endpoint, _ in ledger_rows("SELECT DISTINCT endpoint_id, '' FROM submissions LIMIT 50"):
         named.setdefault(endpoint, "in the ledger")
     return _beginning(incomplete, named.items())
 
@@ -35,7 +35,7 @@ def complete_endpoint(ctx: click.Context, param: click.Parameter, incomplete: st
 def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the newest jobs of the ledger, with their states."""
     del ctx, param
-    rows = _ledger_rows(
+    rows = ledger_rows(
         f"SELECT coalesce(job_id, submission_id), state || ', ' || template_name FROM submissions"  # noqa: S608 - a number
         f" ORDER BY created_s DESC LIMIT {_JOBS}"
     )
@@ -57,6 +57,9 @@ def complete_template(ctx: click.Context, param: click.Parameter, incomplete: st
     shown = [each for each in entries if each.name.startswith(begun) and (begun or not each.name.startswith("."))]
     files = [each.name for each in shown if any(map(each.match, _TEMPLATES)) and each.is_file()]
     folders = [f"{each.name}/" for each in shown if each.is_dir()]
+    if not files:
+        # The shell's own way with folders is the better one: it adds no space behind them.
+        return [CompletionItem(incomplete, type="file")]
     return [CompletionItem(prefix + name) for name in (*files, *folders)]
 
 
@@ -80,7 +83,7 @@ def _place(values: dict[str, Any]) -> str:
     return str(values.get("endpoint") or values.get("comfyui") or "")
 
 
-def _ledger_rows(query: str) -> list[tuple[str, str]]:
+def ledger_rows(query: str) -> list[tuple[str, str]]:
     """Read the ledger without opening it for writing, which would make it, and tidy it up."""
     import sqlite3  # noqa: PLC0415 - only while completing
     from contextlib import closing  # noqa: PLC0415 - likewise

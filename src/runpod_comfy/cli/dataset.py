@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runpod_comfy._version import __version__
+from runpod_comfy.cli import unfinished
 from runpod_comfy.cli.dataset_display import choose_dataset_display
 from runpod_comfy.cli.dataset_estimate import estimate_lines
 from runpod_comfy.cli.dataset_log import warnings_kept
@@ -261,6 +262,7 @@ class DatasetCommand:
         )
         display = choose_dataset_display(asked.progress, quiet=self._output.quiet, price_per_hour_usd=price)
         already = plan.image_count - sum(task.num_samples for task in todo)
+        unfinished.under_way(asked.output_dir, COMMAND_NAME)
         executor = make_executor(asked.target, batch_size=asked.batch_size)
         runner = DatasetRunner(executor, template, folder, options=options, on_change=display.update)
         self._tally = runner.tally
@@ -308,6 +310,8 @@ class DatasetCommand:
         again = shlex.join([COMMAND_NAME, *sys.argv[1:]])
         if tally.failures or tally.stopped_by:
             self._output.next_step(f"{again}      # goes on where this ended")
+        else:
+            unfinished.complete(asked.output_dir)
         self._output.data(str(asked.output_dir / "manifest.jsonl"))
         if tally.failures:
             text = f"{tally.tasks_failed:,} row(s) failed."

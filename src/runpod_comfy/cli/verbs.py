@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-__all__ = ["COMMAND_NAME", "HELP_OPTIONS", "Verb", "VerbGroup", "run_command"]
+__all__ = ["COMMAND_NAME", "COMPLETE_VARIABLE", "HELP_OPTIONS", "Verb", "VerbGroup", "run_command"]
 
 COMMAND_NAME = "runpod-comfy"
+COMPLETE_VARIABLE = "_RUNPOD_COMFY_COMPLETE"
+"""A shell sets it when it wants to know what could come next."""
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -59,17 +61,11 @@ _VERBS = {
     "cost": _Listed("runpod_comfy.cli.cost", "Say what jobs cost at least: GPU seconds, images, dollars."),
     "logs": _Listed("runpod_comfy.cli.logs", "Show what the worker wrote while it had a job."),
     "cancel": _Listed("runpod_comfy.cli.cancel", "Cancel jobs of an endpoint."),
+    "completion": _Listed(
+        "runpod_comfy.cli.completion", "Make your shell complete verbs, options, variables and jobs."
+    ),
     "emulator": _Listed("runpod_comfy.cli.emulator", "Run RunPod Serverless and a stand-in ComfyUI on this machine."),
 }
-
-_WELCOME = """\
-Run ComfyUI workflows on RunPod, on your own ComfyUI, or on nothing at all.
-
-  runpod-comfy example                                    a template and two photos, here
-  runpod-comfy run portrait/workflow.json.jinja portrait  labelled stand-in pictures: no account, no GPU
-  runpod-comfy init                                       your RunPod key and endpoint, asked once
-
-runpod-comfy --help lists all commands, runpod-comfy run --help all options."""
 
 
 def _write_help_json(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -192,7 +188,11 @@ class _Verbs(VerbGroup):
 def _command(ctx: click.Context) -> None:
     """Run ComfyUI workflows on RunPod, on your own ComfyUI, or on a local stand-in."""
     if ctx.invoked_subcommand is None:
-        click.echo(_WELCOME)
+        from pathlib import Path  # noqa: PLC0415 - a verb has no use for it
+
+        from runpod_comfy.cli.welcome import look_around, welcome  # noqa: PLC0415 - likewise
+
+        click.echo(welcome(look_around(Path())))
 
 
 def run_command(args: Sequence[str] | None = None) -> int:
@@ -204,7 +204,7 @@ def run_command(args: Sequence[str] | None = None) -> int:
     # A usage error comes before the options are read.
     output = Output(as_json=bool({"--json", "--events"} & set(words)), command=_verb_in(words))
     try:
-        result: Any = _command.main(args, prog_name=COMMAND_NAME, standalone_mode=False)
+        result: Any = _command.main(args, prog_name=COMMAND_NAME, complete_var=COMPLETE_VARIABLE, standalone_mode=False)
     except (KeyboardInterrupt, click.Abort, click.ClickException, RunpodComfyError) as exc:
         return output.fail(describe(_interrupt_in(exc) or exc))
     return result if isinstance(result, int) else 0
