@@ -1,6 +1,5 @@
 """What a shell is offered, as bash asks for it."""
 
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -28,11 +27,12 @@ def offered(folder, monkeypatch, capfd):
 
     def ask(*words):
         capfd.readouterr()
-        monkeypatch.setenv("COMP_WORDS", " ".join(["runpod-comfy", *words]))
-        monkeypatch.setenv("COMP_CWORD", str(len(words)))
-        monkeypatch.setenv(COMPLETE_VARIABLE, "bash_complete")
-        with pytest.raises(SystemExit):
-            run_command([])
+        asked = {"COMP_WORDS": " ".join(["runpod-comfy", *words]), "COMP_CWORD": str(len(words))}
+        with monkeypatch.context() as patch:
+            for name, value in {**asked, COMPLETE_VARIABLE: "bash_complete"}.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit):
+                run_command([])
         return [line.partition(",")[2] for line in capfd.readouterr().out.splitlines() if line]
 
     return ask
@@ -74,8 +74,7 @@ def test_jobs_of_the_ledger_are_offered_and_no_ledger_is_made_for_it(offered, cl
     assert made.code == 0
     [job] = offered("logs", "")
     assert len(job) > 30
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        raise sqlite3.OperationalError("readonly") if ledger_rows("DELETE FROM submissions") == [] else AssertionError
+    assert ledger_rows("DELETE FROM submissions RETURNING job_id, ''") == []  # it is open for reading alone
     assert offered("cancel", job[:4]) == [job]
 
 

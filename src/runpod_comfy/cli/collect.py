@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +120,8 @@ class _Collection:
 
     def carry_out(self, jobs: tuple[str, ...], *, every: bool) -> int:
         """Collect and report; returns the exit code."""
+        import asyncio  # noqa: PLC0415 - 20 ms that `--help` and completion need not wait for
+
         from runpod_comfy.ledger import State  # noqa: PLC0415 - `--help` needs no database
 
         ledger = open_own_ledger()
@@ -150,6 +151,8 @@ class _Collection:
         return _Wanted(row.job_id, row.entry.endpoint_id, row)
 
     async def _collect(self, wanted: Iterable[_Wanted]) -> None:
+        import asyncio  # noqa: PLC0415 - as above
+
         room = asyncio.Semaphore(_AT_ONCE)
 
         async def one(each: _Wanted) -> None:

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runpod_comfy.workflow.graph import is_saved_format
-from runpod_comfy.workflow.loading import IMAGE_SUFFIXES, plain_workflow, read_any, read_beside, read_text
-from runpod_comfy.workflow.template import WorkflowTemplate
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from runpod_comfy.cli.node_types import NodeTypes
+    from runpod_comfy.workflow.template import WorkflowTemplate
 
 __all__ = ["find_template_word", "open_template", "refuse_picture_before_template"]
 
@@ -64,6 +61,10 @@ def refuse_picture_before_template(path: Path, words: Sequence[str]) -> None:
     Raises:
         click.UsageError: The template that was found is a picture, and another template follows.
     """
+    if path.suffix.lower() in _TEMPLATES:
+        return
+    from runpod_comfy.workflow.loading import IMAGE_SUFFIXES  # noqa: PLC0415 - `--help` alone needs none of it
+
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return
     for before, word in pairwise(words):
@@ -82,6 +83,16 @@ def open_template(path: Path, find_types: Callable[[], NodeTypes | None]) -> Wor
         TemplateError: It cannot be read.
         WorkflowGraphError: It cannot be converted.
     """
+    from runpod_comfy.workflow.graph import is_saved_format  # noqa: PLC0415 - as above
+    from runpod_comfy.workflow.loading import (  # noqa: PLC0415 - as above
+        IMAGE_SUFFIXES,
+        plain_workflow,
+        read_any,
+        read_beside,
+        read_text,
+    )
+    from runpod_comfy.workflow.template import WorkflowTemplate  # noqa: PLC0415 - as above
+
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         text = read_text(path)
         # A template in JSON is what its author made it: expressions stand in it.
