@@ -154,6 +154,11 @@ def plant_no_workers(runpod):
     runpod.health.update(workers={}, jobs={"inQueue": 4})
 
 
+def plant_maximum_of_no_workers(runpod, rest):
+    runpod.health["workers"] = {}
+    rest.answers["/serverless/local"]["workers"]["max"] = 0
+
+
 def plant_wrong_clock(runpod):
     runpod.health["workers"] = {"initializing": 1}
     runpod.headers["Date"] = format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)
@@ -204,6 +209,7 @@ def plant_old_package(monkeypatch, tmp_path):
         ("workers", plant_unhealthy_workers, "runpod-comfy logs"),
         ("workers", plant_throttled_workers, "allow more GPU kinds"),
         ("workers", plant_no_workers, "set max workers"),
+        ("workers", plant_maximum_of_no_workers, "set max workers"),
         ("clock", plant_wrong_clock, "sudo timedatectl"),
         ("ledger", plant_ledger_that_is_a_folder, "export RUNPOD_COMFY_LEDGER"),
         ("comfyui", plant_absent_comfyui, "python main.py --listen --port 9"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from runpod_comfy.cli.live_block import LiveBlock, cut
 from runpod_comfy.cli.output import printable, write_text_to_stderr, write_to_stderr
+from runpod_comfy.cli.progress import display_mode
 from runpod_comfy.cost import usd
 
 if TYPE_CHECKING:
@@ -44,10 +43,8 @@ def choose_dataset_display(
     mode: str | None, *, quiet: bool = False, price_per_hour_usd: float | None = None
 ) -> DatasetDisplay:
     """Return the display for where stderr goes; arguments as of ``progress.choose_display``."""
-    if mode is None:
-        live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
-        mode = "rich" if live else "plain"
-    if quiet or mode == "none":
+    mode = display_mode(mode, quiet=quiet)
+    if mode == "none":
         return PlainDatasetDisplay(lines_at_most=0)
     return LiveDatasetDisplay(price_per_hour_usd) if mode == "rich" else PlainDatasetDisplay()
 

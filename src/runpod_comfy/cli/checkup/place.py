@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from runpod_comfy import _loop
 from runpod_comfy.cli.checkup.finding import fault, fine, skipped
+from runpod_comfy.cli.prices import open_rest
 from runpod_comfy.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from runpod_comfy.cli.checkup.finding import Finding
     from runpod_comfy.cli.targets import Target
     from runpod_comfy.serverless.api import EndpointHealth
+    from runpod_comfy.serverless.rest import EndpointFacts
     from runpod_comfy.settings import EndpointSettings
 
 __all__ = ["check_clock", "check_comfyui", "check_endpoint", "check_workers"]
@@ -34,7 +36,7 @@ __all__ = ["check_clock", "check_comfyui", "check_endpoint", "check_workers"]
 _LARGEST_SKEW_S = 300.0
 """S3-compatible storage refuses requests that are 15 minutes off; a clock that is 5 off is on its way there."""
 
-_ASKED = ("key", "endpoint", "rate limit", "workers", "clock")
+_RAISE = "set max workers on the endpoint's page in RunPod's console to 1 or more"
 
 
 def check_endpoint(
@@ -53,11 +55,12 @@ def check_endpoint(
         yield skipped("endpoint", "not asked: the proxy comes first")
         return
 
-    async def ask() -> tuple[EndpointHealth, datetime | None]:
-        return await (await connect(settings)).api.health_and_date()
+    async def ask() -> tuple[EndpointHealth, datetime | None, EndpointFacts | None]:
+        health, date = await (await connect(settings)).api.health_and_date()
+        return health, date, await _facts(settings)
 
     try:
-        health, date = _loop.run_sync(ask)
+        health, date, facts = _loop.run_sync(ask)
     except AuthenticationError as exc:
         where = "RUNPOD_API_KEY" if environ.get("RUNPOD_API_KEY") else "the stored key"
         yield fault("key", f"RunPod does not accept {where} for endpoint {name} ({exc.status_code})", _renewed(environ))
@@ -77,27 +80,42 @@ def check_endpoint(
         return
     yield fine("endpoint", f"{name} answers and takes the key" + (", through a proxy" if proxy else ""))
     yield fine("rate limit", "requests are taken")
-    yield check_workers(health)
+    yield check_workers(health, facts)
     yield check_clock(date, now())
     yield health
 
 
-def check_workers(health: EndpointHealth) -> Finding:
-    """Say whether workers would take a job."""
+async def _facts(settings: EndpointSettings) -> EndpointFacts | None:
+    """Return how the endpoint is set up, where RunPod's REST API v2 (unconfirmed) tells."""
+    try:
+        rest = await open_rest(settings)
+        return None if rest is None else await rest.endpoint(settings.endpoint_id)
+    except RunpodComfyError:
+        return None
+
+
+def check_workers(health: EndpointHealth, facts: EndpointFacts | None = None) -> Finding:
+    """Say whether workers would take a job.
+
+    Args:
+        health: What ``/health`` says.
+        facts: How the endpoint is set up, where that is known.
+    """
     workers, waiting = health.workers, health.jobs.get("inQueue", 0)
     seen = ", ".join(f"{count} {state}" for state, count in sorted(workers.items()) if count)
     up = sum(workers.get(each, 0) for each in ("idle", "running", "ready", "initializing"))
     if up:
         return fine("workers", seen)
+    if facts is not None and facts.workers_max == 0:
+        # Docs: after 7 days without requests RunPod sets the maximum to 0, and jobs wait until they expire.
+        return fault("workers", "the endpoint's maximum is 0 workers: jobs wait until they expire", _RAISE)
     if workers.get("unhealthy", 0):
         return fault("workers", f"all are unhealthy: they fail as they start ({seen})", "runpod-comfy logs")
     if workers.get("throttled", 0):
         fix = "allow more GPU kinds or data centres on the endpoint's page in RunPod's console"
         return fault("workers", f"all are throttled: RunPod has no free GPU of the endpoint's kinds ({seen})", fix)
     if waiting:
-        # Docs: after 7 days without requests RunPod sets the maximum to 0, and jobs wait until they expire.
-        fix = "set max workers on the endpoint's page in RunPod's console to 1 or more"
-        return fault("workers", f"there is none, and {waiting} jobs wait: the endpoint's maximum may be 0", fix)
+        return fault("workers", f"there is none, and {waiting} jobs wait: the endpoint's maximum may be 0", _RAISE)
     return fine("workers", "none is up; a job starts one")
 
 
