@@ -56,6 +56,11 @@ def test_templates_are_offered_and_folders_left_to_the_shell(offered):
     assert offered("run", "absent/x") == []
 
 
+def test_a_name_that_is_no_word_is_not_offered(offered, folder):
+    (folder / "t\nx.json").touch()
+    assert offered("run", "t") == ["t.json.jinja"]
+
+
 def test_profiles_and_endpoints_are_offered(offered, tmp_path, monkeypatch):
     monkeypatch.setenv("RUNPOD_COMFY_CONFIG", str(tmp_path / "config.toml"))
     store_profile(Profile(name="work", endpoint="4m7x2k9q"))

@@ -62,6 +62,15 @@ def test_a_job_that_nobody_has_seen_the_end_of_is_told(cli, shell, runpod_emulat
     assert "1 job(s) that nobody has seen the end of" in cli().out
 
 
+@pytest.mark.parametrize(
+    "text", ["rm -rf ~", "runpod-comfy batch x; rm -rf ~", "runpod-comfy batch 'x\x1b[2J'", "'", ""]
+)
+def test_a_folder_of_somebody_else_suggests_nothing_but_a_batch(text, tmp_path):
+    (tmp_path / ".runpod-comfy").mkdir()
+    (tmp_path / ".runpod-comfy" / "command").write_text(text)
+    assert continuing(tmp_path) in {None, "runpod-comfy batch 'x;' rm -rf '~'"}
+
+
 def test_three_commands_are_shown_and_no_more():
     seen = Situation(template="a", workflow="b", place="c", unfinished="runpod-comfy batch x", open_jobs=3)
     assert len(commands(seen)) == 3

@@ -55,6 +55,7 @@ def complete_template(ctx: click.Context, param: click.Parameter, incomplete: st
     except OSError:
         return []
     shown = [each for each in entries if each.name.startswith(begun) and (begun or not each.name.startswith("."))]
+    shown = [each for each in shown if each.name.isprintable()]
     files = [each.name for each in shown if any(map(each.match, _TEMPLATES)) and each.is_file()]
     folders = [f"{each.name}/" for each in shown if each.is_dir()]
     if not files:
@@ -64,7 +65,9 @@ def complete_template(ctx: click.Context, param: click.Parameter, incomplete: st
 
 
 def _beginning(incomplete: str, pairs: Iterable[tuple[str, str]]) -> list[CompletionItem]:
-    return [CompletionItem(name, help=text) for name, text in pairs if name.startswith(incomplete)]
+    # Names of files that others wrote: what is no word would break the shell's lines.
+    fitting = [(name, text) for name, text in pairs if name.startswith(incomplete) and name.isprintable()]
+    return [CompletionItem(name, help=" ".join(text.split())) for name, text in fitting]
 
 
 def _profiles() -> dict[str, dict[str, Any]]:

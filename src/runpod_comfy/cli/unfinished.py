@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["complete", "continuing", "under_way"]
 
 _PLACE = (".runpod-comfy", "command")
-_LONGEST = 1000  # characters
+_BEGINNING = ("runpod-comfy", "batch")
+_LONGEST = 2000  # characters
 
 
 def under_way(folder: Path, command_name: str) -> None:
@@ -33,6 +34,9 @@ def complete(folder: Path) -> None:
 def continuing(folder: Path) -> str | None:
     """Return the command that goes on with a dataset, or None where it is complete, or none."""
     try:
-        return folder.joinpath(*_PLACE).read_text("utf-8", errors="replace")[:_LONGEST].strip() or None
-    except OSError:
+        words = shlex.split(folder.joinpath(*_PLACE).read_text("utf-8", errors="replace")[:_LONGEST])
+    except (OSError, ValueError):
         return None
+    # A folder may come from somebody else, and what is shown is copied and run.
+    is_ours = len(words) > len(_BEGINNING) and tuple(words[:2]) == _BEGINNING and all(map(str.isprintable, words))
+    return shlex.join(words) if is_ours else None

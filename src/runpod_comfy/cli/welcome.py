@@ -6,7 +6,6 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runpod_comfy.cli.output import printable
 from runpod_comfy.cli.unfinished import continuing
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def look_around(folder: Path) -> Situation:
         elif entry.suffix == ".json":
             workflows.append(entry.name)
         elif (command := continuing(entry)) is not None:
-            commands.append(printable(command))
+            commands.append(command)
     if not templates and (folder / _EXAMPLE).is_file():
         templates.append(_EXAMPLE)
     return Situation(

@@ -187,7 +187,7 @@ class RestApi:
                         data = []
         except TimeoutError:
             return  # quiet: that was all
-        except aiohttp.ClientError as exc:
+        except (aiohttp.ClientError, ValueError) as exc:  # aiohttp's words for a line that never ends
             raise TransportError(f"RunPod's log of worker {worker_id} broke off: {type(exc).__name__}.") from exc
 
     async def _json(self, path: str) -> Any:
