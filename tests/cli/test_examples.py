@@ -75,8 +75,31 @@ OBJECT_INFO = {
 CODES = {"runpod-comfy init": 2}  # where nobody can be asked; at a terminal it is tested in test_init.py
 WITHOUT_DATASET = {"run", "batch"}  # they make `out` themselves
 SERVES = {"emulator"}  # until it is interrupted
-# By verb: makes what its examples need beyond the scene.
-EXTRA = {"template create": lambda here: (here / "workflow.json.jinja").unlink()}
+
+
+def make_selections(here, _):
+    images = [json.loads(line) for line in (here / "dataset" / "manifest.jsonl").read_text("utf-8").splitlines()]
+    chosen = [
+        {"file": each["file"], "task": each["task"], "sample": each["sample"], "stars": 3, "rejected": False}
+        for each in images
+        if each["schema"] == "image/1"
+    ]
+    for name in ("selection", "mine", "theirs"):
+        text = json.dumps({"schema": "selection/1", "run": None, "images": chosen})
+        (here / f"{name}.json").write_text(text)
+
+
+def make_portrait(_, cli):
+    shutil.rmtree("out", ignore_errors=True)
+    assert cli("run", "portrait/workflow.json.jinja", "portrait/chelsea.jpg", "-o", "out").code == 0
+
+
+# By verb: makes what its examples need beyond the scene, in the folder where they run.
+EXTRA = {
+    "template create": lambda here, _: (here / "workflow.json.jinja").unlink(),
+    "pick": make_selections,
+    "rerun": make_portrait,
+}
 
 
 @pytest.fixture(scope="session")
@@ -150,6 +173,7 @@ def stands_for(cli, scene, tmp_path, monkeypatch, request):
     """What the places and jobs that examples name are here: an emulated endpoint, a stand-in ComfyUI, a job's id."""
     rest, stand_in, _ = map(request.getfixturevalue, ("rest", "stand_in", "runpod_emulator"))
     monkeypatch.setenv("RUNPOD_COMFY_CONFIG", str(tmp_path / "config" / "config.toml"))
+    monkeypatch.setenv("BROWSER", "true")  # the program that does nothing
     for profile in ("home", "work"):
         store_profile(Profile(name=profile, comfyui=stand_in.url))
     made = json.loads(cli("run", str(scene / "workflow.json.jinja"), "-o", str(tmp_path / "first"), "--json").out)
@@ -179,7 +203,7 @@ def test_every_example_of_the_help_runs(verb, cli, scene, monkeypatch, request):
             for name in ("out", "dataset") if "out" in example or "dataset" in example else ():
                 assert cli("batch", "workflow.json.jinja", "products.csv", "-o", name, "--local").code == 0
         if verb in EXTRA:
-            EXTRA[verb](here)
+            EXTRA[verb](here, cli)
         words, stdin = words_of(example, stands_for)
         is_last = number == len(shown) - 1
         if takes_json and is_last and "--json" not in words:
