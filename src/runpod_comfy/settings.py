@@ -18,7 +18,6 @@ import os
 import re
 import shlex
 import sys
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -308,7 +307,10 @@ def stored_key(env: Mapping[str, str]) -> str | None:
     home = env.get("HOME") or env.get("USERPROFILE")
     path = (Path(home) if home else Path.home()) / ".runpod" / "config.toml"
     try:
-        stored: Any = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        import tomllib  # noqa: PLC0415 - 4 ms that whoever has no such file does not need
+
+        stored: Any = tomllib.loads(text)
     except (OSError, ValueError):
         return None
     profile = stored.get("default")

@@ -21,7 +21,6 @@ from typing import Any
 import click
 
 from runpod_comfy import errors
-from runpod_comfy.error_codes import CODES
 
 __all__ = ["Failure", "Interrupted", "MissingKey", "describe", "failure"]
 
@@ -86,7 +85,7 @@ def describe(exc: BaseException) -> Failure:
     match exc:
         case errors.RunpodComfyError():
             return Failure(
-                exit_code=CODES[exc.code].exit_code,
+                exit_code=_exit_code(exc.code),
                 code=exc.code,
                 message=str(exc),
                 details={name: value for name in _DETAILS if (value := getattr(exc, name, None))},
@@ -106,7 +105,13 @@ def describe(exc: BaseException) -> Failure:
 
 def failure(code: str, message: str, *, hint: str | None = None, **details: Any) -> Failure:
     """Return a failure that the command itself reports, under one of ``error_codes``."""
-    return Failure(exit_code=CODES[code].exit_code, code=code, message=message, hint=hint, details=details)
+    return Failure(exit_code=_exit_code(code), code=code, message=message, hint=hint, details=details)
+
+
+def _exit_code(code: str) -> int:
+    from runpod_comfy.error_codes import CODES  # noqa: PLC0415 - most commands go well
+
+    return CODES[code].exit_code
 
 
 def _os_error(exc: OSError) -> str:
