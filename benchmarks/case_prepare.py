@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from benchmarks.registry import Figure, case, run_program
-from runpod_comfy.cli.verbs import COMPLETE_VARIABLE
+from runpod_comfy.cli import COMPLETE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

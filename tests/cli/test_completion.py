@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from runpod_comfy.cli import COMPLETE_VARIABLE
 from runpod_comfy.cli.completions import ledger_rows
-from runpod_comfy.cli.verbs import COMPLETE_VARIABLE, run_command
+from runpod_comfy.cli.verbs import run_command
 from runpod_comfy.profiles import Profile, store_profile
 from runpod_comfy.settings import ledger_path
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import get_completion_class
 
+from runpod_comfy.cli import COMPLETE_VARIABLE
 from runpod_comfy.cli.options import Choice
-from runpod_comfy.cli.verbs import COMMAND_NAME, COMPLETE_VARIABLE, HELP_OPTIONS, Verb
+from runpod_comfy.cli.verbs import COMMAND_NAME, HELP_OPTIONS, Verb
 
 if TYPE_CHECKING:
     from click.shell_completion import ShellComplete

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import click
 
 from runpod_comfy._version import __version__
+from runpod_comfy.cli import COMPLETE_VARIABLE
 from runpod_comfy.cli.failures import Interrupted, describe
 from runpod_comfy.cli.output import Output, open_streams, tidy_streams
 from runpod_comfy.errors import RunpodComfyError
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-__all__ = ["COMMAND_NAME", "COMPLETE_VARIABLE", "HELP_OPTIONS", "Verb", "VerbGroup", "run_command"]
+__all__ = ["COMMAND_NAME", "HELP_OPTIONS", "Verb", "VerbGroup", "run_command"]
 
 COMMAND_NAME = "runpod-comfy"
-COMPLETE_VARIABLE = "_RUNPOD_COMFY_COMPLETE"
-"""A shell sets it when it wants to know what could come next."""
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
