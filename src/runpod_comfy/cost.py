@@ -12,7 +12,7 @@ from dataclasses import dataclass
 __all__ = ["GpuTime", "Price", "cost_text", "usd"]
 
 _HOUR_S = 3600.0
-_SMALL_USD = 0.1
+_SMALL_USD, _TINY_USD = 0.1, 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +82,10 @@ def cost_text(used: GpuTime, price: Price | None) -> str:
 
 
 def usd(amount: float) -> str:
-    """Write an amount: cents, and four places where that would be nothing.
+    """Write an amount: cents, and more places where that would be nothing.
 
-    >>> usd(12.5), usd(0.0031), usd(0)
-    ('$12.50', '$0.0031', '$0.00')
+    >>> usd(12.5), usd(0.0031), usd(0.000012), usd(0)
+    ('$12.50', '$0.0031', '$0.000012', '$0.00')
     """
-    return f"${amount:,.4f}" if 0 < amount < _SMALL_USD else f"${amount:,.2f}"
+    places = 2 if not 0 < amount < _SMALL_USD else 4 if amount >= _TINY_USD else 6
+    return f"${amount:,.{places}f}"
