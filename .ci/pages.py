@@ -3,15 +3,14 @@
 `python .ci/pages.py` writes; a test compares. In a page, such a part stands between two comments.
 """
 
-import inspect
 import re
 from pathlib import Path
 
 import click
 import yaml
 
-from runpod_comfy import errors
 from runpod_comfy.cli import verbs
+from runpod_comfy.error_codes import CODES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -54,12 +53,12 @@ def _command(name: str, command: click.Command | None, parent: click.Context, *,
 
 
 def _error_codes() -> list[str]:
-    parts = []
-    for name in errors.__all__:
-        kind = getattr(errors, name)
-        text = inspect.cleandoc(kind.__doc__).partition("Attributes:")[0].strip()
-        parts.append(f"### `{kind().code}`\n\n`{name}` in Python. {text.replace('``', '`')}")
-    return parts
+    paid = {"no": "Nothing was paid for.", "yes": "GPU time was used.", "maybe": "GPU time may have been used."}
+    return [
+        f"### `{each.code}`\n\n{each.means} {each.next_step}\n\nExit code {each.exit_code}. {paid[each.paid]}"
+        + (f" `{each.error}` in Python." if each.error else "")
+        for each in CODES.values()
+    ]
 
 
 def _llms() -> str:

@@ -80,8 +80,10 @@ class RunpodComfyError(Exception):
 
     @property
     def code(self) -> str:
-        """A name for scripts, such as ``job_failed``; it stays the same when texts change."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+        """A name for scripts, such as ``job_failed``; it stays the same when texts change (see ``error_codes``)."""
+        # A subclass that is not of this tree goes by the class that users know.
+        public = next(each for each in type(self).__mro__ if each.__module__ == __name__)
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", public.__name__).lower()
 
 
 class ConfigurationError(RunpodComfyError, ValueError):

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,16 @@ from runpod_comfy.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULT_PROFILE", "Profile", "config_file", "read_key", "read_profile", "store_key", "store_profile"]
+__all__ = [
+    "DEFAULT_PROFILE",
+    "Profile",
+    "config_file",
+    "credentials_file",
+    "read_key",
+    "read_profile",
+    "store_key",
+    "store_profile",
+]
 
 DEFAULT_PROFILE = "default"
 
@@ -114,7 +122,7 @@ def store_profile(profile: Profile, environ: Mapping[str, str] | None = None) ->
 
 def read_key(name: str, environ: Mapping[str, str] | None = None) -> str | None:
     """Return the key that was stored for a profile, or None."""
-    path = _credentials_file(environ)
+    path = credentials_file(environ)
     stored = _read_toml(path).get(name)
     if isinstance(stored, dict) and isinstance(stored.get("api_key"), str):
         return stored["api_key"] or None
@@ -131,7 +139,7 @@ def store_key(name: str, key: str, environ: Mapping[str, str] | None = None) -> 
     Raises:
         OSError: There is no keyring, and the file cannot be written.
     """
-    path = _credentials_file(environ)
+    path = credentials_file(environ)
     ring = _keyring()
     if ring is not None:
         ring.set_password(_KEYRING_SERVICE, name, key)
@@ -141,7 +149,8 @@ def store_key(name: str, key: str, environ: Mapping[str, str] | None = None) -> 
     return str(path)
 
 
-def _credentials_file(environ: Mapping[str, str] | None) -> Path:
+def credentials_file(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the path of the file for keys where there is no keyring, whether it exists or not."""
     return config_file(environ).with_name("credentials.toml")
 
 
@@ -157,7 +166,10 @@ def _keyring() -> Any:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        import tomllib  # noqa: PLC0415 - 4 ms that whoever has no such file does not need
+
+        return tomllib.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as exc:

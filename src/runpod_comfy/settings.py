@@ -18,7 +18,6 @@ import os
 import re
 import shlex
 import sys
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -43,11 +42,14 @@ __all__ = [
     "comfyui_url",
     "endpoint_target",
     "ledger_path",
+    "rest_url",
     "shown_url",
     "shown_value",
+    "stored_key",
 ]
 
 DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
+DEFAULT_REST_URL = "https://api.runpod.io/v2"
 DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
 
 InputUrls: TypeAlias = Literal["https", "any", "off"]
@@ -180,6 +182,17 @@ def endpoint_target(endpoint_id: str, base_url: str | None = None, *, environ: M
     return endpoint_id if found == DEFAULT_BASE_URL else f"{found}/{endpoint_id}"
 
 
+def rest_url(base_url: str, *, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the address of RunPod's management API, or None where the endpoint is not RunPod's own.
+
+    ``RUNPOD_REST_BASE_URL`` names another. Without it a key for some other address never goes to RunPod.
+    """
+    env = os.environ if environ is None else environ
+    if named := env.get("RUNPOD_REST_BASE_URL"):
+        return _http_url(named, "RUNPOD_REST_BASE_URL")
+    return DEFAULT_REST_URL if base_url == DEFAULT_BASE_URL else None
+
+
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
     """Return the folder for what can be asked for again: ``RUNPOD_COMFY_CACHE``, or the user's cache folder."""
     env = os.environ if environ is None else environ
@@ -273,7 +286,7 @@ def _endpoint_id(endpoint: object, env: Mapping[str, str], profile: Profile) -> 
 
 
 def _api_key(api_key: str | None, env: Mapping[str, str], profile: Profile) -> str:
-    in_file = _key_from_runpod_file(env)
+    in_file = stored_key(env)
     in_module = getattr(sys.modules.get("runpod"), "api_key", None)
     # `import runpod` copies the file's key into runpod.api_key, where it would outrank the environment.
     if in_module == in_file:
@@ -289,12 +302,15 @@ def _api_key(api_key: str | None, env: Mapping[str, str], profile: Profile) -> s
     return key
 
 
-def _key_from_runpod_file(env: Mapping[str, str]) -> str | None:
+def stored_key(env: Mapping[str, str]) -> str | None:
     """Return the key that ``runpod config`` stored, or None; an unreadable file counts as absent."""
     home = env.get("HOME") or env.get("USERPROFILE")
     path = (Path(home) if home else Path.home()) / ".runpod" / "config.toml"
     try:
-        stored: Any = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        import tomllib  # noqa: PLC0415 - 4 ms that whoever has no such file does not need
+
+        stored: Any = tomllib.loads(text)
     except (OSError, ValueError):
         return None
     profile = stored.get("default")

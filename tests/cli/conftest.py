@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from aiohttp import web
 
 from runpod_comfy import _loop
 from runpod_comfy.cli.verbs import run_command
@@ -72,3 +73,67 @@ def shell(folder):
         )
 
     return start
+
+
+@pytest.fixture
+def rest(monkeypatch):
+    """RunPod's management API (REST v2) at the seam, in the shape of its OpenAPI document: what it answers, by path.
+
+    The value of a path is JSON data, or text for server-sent events, or a status. Nothing of it is confirmed.
+    """
+    answers = {
+        "/serverless/local": {
+            "id": "local",
+            "name": "comfy",
+            "gpu": {"pools": ["ADA_24"], "count": 1},
+            "workers": {"min": 0, "max": 3, "idleTimeout": 30},
+        },
+        "/serverless/local/workers": {
+            "workers": [{"id": "w1", "status": "RUNNING", "isStale": False, "gpuTypeId": "NVIDIA GeForce RTX 4090"}],
+            "summary": {"running": 1, "total": 1},
+        },
+        "/catalog/gpus": {
+            "gpus": [
+                {"id": "NVIDIA L4", "name": "L4", "pool": "ADA_24", "price": {"serverless": 1.2}},
+                {"id": "NVIDIA GeForce RTX 4090", "name": "RTX 4090", "pool": "ADA_24", "price": {"serverless": 1.1}},
+                {"id": "NVIDIA H200", "name": "H200", "pool": "HOPPER_141", "price": {"serverless": 0.1}},
+            ]
+        },
+        "/billing/serverless": {
+            "records": [
+                {
+                    "startTime": "2026-11-24T00:00:00Z",
+                    "endTime": "2026-11-25T00:00:00Z",
+                    "serverlessId": "local",
+                    "totalAmount": 8.9,
+                    "gpuAmount": 7.5,
+                    "cpuAmount": 0,
+                    "diskAmount": 0.4,
+                    "feeAmount": 1.0,
+                }
+            ]
+        },
+    }
+    seen = []
+
+    async def answer(request):
+        seen.append(request)
+        found = answers.get(request.path.removeprefix("/v2"), 404)
+        if isinstance(found, int):
+            return web.json_response({"error": "no"}, status=found)
+        if isinstance(found, str):
+            return web.Response(text=found, content_type="text/event-stream")
+        return web.json_response(found)
+
+    async def start():
+        application = web.Application()
+        application.router.add_get("/{path:.*}", answer)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner
+
+    runner = _loop.run_sync(start)
+    monkeypatch.setenv("RUNPOD_REST_BASE_URL", f"http://127.0.0.1:{runner.addresses[0][1]}/v2")
+    yield SimpleNamespace(answers=answers, seen=seen)
+    _loop.run_sync(runner.cleanup)

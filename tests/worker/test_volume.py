@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from runpod_comfy.worker.volume import find_model_paths, write_model_paths
+from runpod_comfy.worker.volume import find_model_paths, misplaced_models, write_model_paths
 
 
 def test_volume_without_models_and_nodes_changes_nothing(tmp_path):
@@ -39,3 +39,12 @@ def test_file_that_is_written_is_yaml_and_can_be_removed(tmp_path):
     assert path.suffix == ".yaml"
     assert '"vae":"models/vae"' in path.read_text()
     path.unlink()
+
+
+def test_models_beside_the_folder_models_are_misplaced(tmp_path):
+    for path in ("checkpoints/a.safetensors", "ComfyUI/loras/b.pt", "models/vae/c.safetensors", "clip/readme.txt"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / "unet").mkdir()
+    assert misplaced_models(tmp_path) == [str(tmp_path / "ComfyUI" / "loras"), str(tmp_path / "checkpoints")]
+    assert misplaced_models(tmp_path / "absent") == []

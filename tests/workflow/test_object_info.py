@@ -3,7 +3,7 @@ import json
 import pytest
 
 from runpod_comfy.errors import ConfigurationError
-from runpod_comfy.workflow.object_info import ObjectInfo, accepts, nearest
+from runpod_comfy.workflow.object_info import ObjectInfo, accepts
 from runpod_comfy.workflow.object_info_cache import ObjectInfoCache
 
 
@@ -58,18 +58,6 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
 )
 def test_one_common_type_is_enough_for_a_link(wanted, given, fits):
     assert accepts(wanted, given) is fits
-
-
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("SDXL_base_1.0.ckpt", ["sd_xl_base_1.0.safetensors"]),
-        ("sdxl/sd_xl_base_1.0.safetensors", ["sd_xl_base_1.0.safetensors"]),
-        ("nothing like it", []),
-    ],
-)
-def test_the_nearest_name_does_not_mind_folders_case_and_endings(typed, meant):
-    assert nearest(typed, ["v1-5.safetensors", "sd_xl_base_1.0.safetensors"]) == meant
 
 
 def test_what_is_kept_for_a_target_is_found_again_and_only_for_it(tmp_path, info):

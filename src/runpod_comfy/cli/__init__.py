@@ -7,6 +7,8 @@ imported before it is needed: ``--help`` has to feel instant.
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-__all__ = ["main"]
+__all__ = ["COMPLETE_VARIABLE", "main"]
+
+COMPLETE_VARIABLE = "_RUNPOD_COMFY_COMPLETE"
+"""A shell sets it when it wants to know what could come next."""
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -23,6 +28,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     Args:
         args: What follows the command's name; None takes ``sys.argv``.
     """
+    if COMPLETE_VARIABLE in os.environ:
+        gc.disable()  # somebody waits for the answer, and collecting garbage takes a twentieth of its tenth of a second
     try:
         from runpod_comfy.cli.verbs import run_command  # noqa: PLC0415 - an interrupt while importing is one like others
 

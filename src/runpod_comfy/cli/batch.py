@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from runpod_comfy.cli.arguments import parse_variables
-from runpod_comfy.cli.output import Output
-from runpod_comfy.cli.targets import choose_target
-from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb
+from runpod_comfy.cli.completions import complete_template
+from runpod_comfy.cli.options import (
+    batch_size_option,
+    object_info_option,
+    output_options,
+    progress_option,
+    target_options,
+    timeout_option,
+    variables_option,
+)
+from runpod_comfy.cli.template_verb import TemplateVerb, given_variables, opened_template, template_batch_size
+from runpod_comfy.cli.verbs import HELP_OPTIONS
+
+if TYPE_CHECKING:
+    from runpod_comfy.cli.output import Output
+    from runpod_comfy.cli.targets import Target
 
 __all__ = ["command"]
 
 
 @click.command(
-    cls=Verb,
+    cls=TemplateVerb,
     name="batch",
     context_settings=HELP_OPTIONS,
     epilog="""\b
@@ -31,13 +43,13 @@ DATA is .csv (Excel's too), .jsonl, .parquet, or a folder of photos; its columns
 columns id, seed and image are special. The same command again goes on where it ended and pays for nothing twice.
 Exit codes: as of run; 1 where a row failed.""",
 )
-@click.argument("template", type=click.Path(path_type=Path))
+@click.argument("template", type=click.Path(path_type=Path), shell_complete=complete_template)
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--grid", "grid", multiple=True, metavar="NAME=VALUES", help="Vary a variable: 5,7,9 · 5..9/2 · 1..10#5 · @FILE."
 )
 @click.option("--zip", "zipped", is_flag=True, help="Take the grids' values together instead of all combinations.")
-@click.option("--var", "assignments", multiple=True, metavar="NAME=VALUE", help="A variable for all rows; as of run.")
+@variables_option("A variable for all rows, like its own flag; as of run.")
 @click.option(
     "-n",
     "--samples",
@@ -48,15 +60,7 @@ Exit codes: as of run; 1 where a row failed.""",
     show_default=True,
     help="Images for each row and cell.",
 )
-@click.option(
-    "-b",
-    "--batch-size",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=1,
-    show_default=True,
-    help="Images in a batch.",
-)
+@batch_size_option
 @click.option(
     "--seeds",
     default="per-row",
@@ -111,44 +115,41 @@ Exit codes: as of run; 1 where a row failed.""",
 )
 @click.option("--skip-bad", is_flag=True, help="Leave rows out that cannot be used.")
 @click.option("--retry-failed/--no-retry-failed", default=True, show_default=True, help="Try failed rows again.")
-@click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Give up a job after."
-)
-@click.option(
-    "--endpoint", envvar="RUNPOD_ENDPOINT_ID", show_envvar=True, metavar="ID", help="Run on this RunPod endpoint."
-)
-@click.option("--comfyui", envvar="COMFYUI_URL", show_envvar=True, metavar="URL", help="Run on this ComfyUI server.")
-@click.option("--local", is_flag=True, help="Run on the local stand-in, whatever the environment says.")
-@click.option("--profile", metavar="NAME", help="Run where this profile of `init` says, whatever the environment says.")
-@click.option("--base-url", metavar="URL", help="Another address of RunPod's API (or set RUNPOD_ENDPOINT_BASE_URL).")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
-@click.option(
-    "--progress", type=click.Choice(["rich", "plain", "none"]), help="How to show progress, if not by terminal."
-)
+@target_options()
+@timeout_option("Give up a job after.")
+@object_info_option("Node types, where TEMPLATE is a workflow as ComfyUI saves it.")
+@output_options("batch")
+@progress_option
 @click.pass_context
 def command(
     ctx: click.Context,
     /,
     *,
+    target: Target,
+    output: Output,
+    template: Path,
     assignments: tuple[str, ...],
-    endpoint: str | None,
-    comfyui: str | None,
-    base_url: str | None,
-    profile: str | None,
-    local: bool,
-    as_json: bool,
-    quiet: bool,
+    batch_size: int | None,
     **options: Any,
 ) -> int:
     """Run TEMPLATE for every row of DATA and every cell of a grid, and make a dataset of what it gives.
 
+    The variables of TEMPLATE are flags, as for run, and then the same in all rows.
+
     Shows what it will do before anything is paid for. Each image is on disk and in the manifest as soon as it arrives.
     """
-    target = choose_target(ctx, endpoint=endpoint, comfyui=comfyui, local=local, base_url=base_url, profile=profile)
-    variables = parse_variables(assignments)
+    del options["object_info"]  # read when the template was opened
+    variables = given_variables(ctx, assignments, options)
     # Loads what a run needs: `--help` and typing errors don't wait for it.
     from runpod_comfy.cli.dataset import DatasetCommand, DatasetOptions  # noqa: PLC0415 - see above
 
-    asked = DatasetOptions(target=target, variables=variables, **options)
-    return DatasetCommand(asked, Output(command="batch", as_json=as_json, quiet=quiet)).carry_out()
+    opened = opened_template(ctx)
+    asked = DatasetOptions(
+        target=target,
+        template=template,
+        opened=opened,
+        variables=variables,
+        batch_size=batch_size or template_batch_size(opened),
+        **options,
+    )
+    return DatasetCommand(asked, output).carry_out()

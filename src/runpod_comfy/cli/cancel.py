@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
+from runpod_comfy.cli.completions import complete_job
 from runpod_comfy.cli.failures import describe
-from runpod_comfy.cli.output import Output
-from runpod_comfy.cli.targets import choose_target, make_executor
+from runpod_comfy.cli.options import endpoint_options, output_options
+from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb
 from runpod_comfy.errors import RunpodComfyError
+
+if TYPE_CHECKING:
+    from runpod_comfy.cli.output import Output
+    from runpod_comfy.cli.targets import Target
 
 __all__ = ["command"]
 
@@ -24,27 +31,11 @@ Examples:
 
 A job that has ended stays as it is.""",
 )
-@click.argument("job_ids", nargs=-1, required=True, metavar="JOB...")
-@click.option("--endpoint", envvar="RUNPOD_ENDPOINT_ID", show_envvar=True, metavar="ID", help="The jobs' endpoint.")
-@click.option("--profile", metavar="NAME", help="The endpoint of this profile of `init`.")
-@click.option("--base-url", metavar="URL", help="Another address of RunPod's API (or set RUNPOD_ENDPOINT_BASE_URL).")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout.")
-@click.pass_context
-def command(
-    ctx: click.Context,
-    /,
-    *,
-    job_ids: tuple[str, ...],
-    endpoint: str | None,
-    profile: str | None,
-    base_url: str | None,
-    as_json: bool,
-) -> int:
+@click.argument("job_ids", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_job)
+@endpoint_options()
+@output_options("cancel", quiet=False)
+def command(*, target: Target, output: Output, job_ids: tuple[str, ...]) -> int:
     """Cancel each JOB of an endpoint, waiting or running, and say what state it is in then."""
-    output = Output(command="cancel", as_json=as_json)
-    target = choose_target(ctx, endpoint=endpoint, comfyui=None, local=False, base_url=base_url, profile=profile)
-    if target.kind != "runpod":
-        raise click.UsageError("No endpoint is named: pass --endpoint ID, or store one with init.", ctx)
     from runpod_comfy.executors.runpod import RunpodComfyWorkflowExecutor  # noqa: PLC0415 - not for `--help`
 
     executor = make_executor(target, batch_size=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runpod_comfy.cli.failures import MissingKey
+from runpod_comfy.cli.completions import complete_endpoint, complete_job
+from runpod_comfy.cli.failures import MissingKey, failure
 from runpod_comfy.cli.jobs import open_own_ledger, row_data
-from runpod_comfy.cli.output import Output
+from runpod_comfy.cli.options import Choice, output_options
 from runpod_comfy.cli.verbs import COMMAND_NAME, HELP_OPTIONS, Verb
 from runpod_comfy.errors import ConfigurationError, JobInUse, NotFound, RunpodComfyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from runpod_comfy.cli.output import Output
     from runpod_comfy.executors.request import OnLost
     from runpod_comfy.executors.runpod import RunpodComfyWorkflowExecutor
     from runpod_comfy.ledger import Submitted
@@ -42,7 +43,7 @@ RunPod keeps a job's result for 30 minutes (60 seconds after a request of over 1
 counts as here; batches that it took away and lost are made again, with the same seeds. A job that another process
 reads is left alone.""",
 )
-@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=complete_job)
 @click.option("--all", "every", is_flag=True, help="All jobs of the ledger that are under way and that nobody reads.")
 @click.option("--wait", is_flag=True, help="Wait for jobs that still run, in place of passing them over.")
 @click.option(
@@ -54,20 +55,25 @@ reads is left alone.""",
 @click.option("--take-over", is_flag=True, help="Also read jobs that a living process reads; that one is told to stop.")
 @click.option(
     "--on-lost",
-    type=click.Choice(["rerun", "raise"]),
+    type=Choice(["rerun", "raise"]),
     default="rerun",
     show_default=True,
     help="Where batches were lost: make them again with the same seeds, or only say so.",
 )
-@click.option("--endpoint", envvar="RUNPOD_ENDPOINT_ID", metavar="ID", help="The endpoint of jobs not in the ledger.")
+@click.option(
+    "--endpoint",
+    envvar="RUNPOD_ENDPOINT_ID",
+    metavar="ID",
+    help="The endpoint of jobs not in the ledger.",
+    shell_complete=complete_endpoint,
+)
 @click.option("--base-url", metavar="URL", help="Another address of RunPod's API (or set RUNPOD_ENDPOINT_BASE_URL).")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout in place of paths.")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
-def command(*, jobs: tuple[str, ...], every: bool, as_json: bool, quiet: bool, **options: Any) -> int:
+@output_options("collect", instead="in place of paths")
+def command(*, jobs: tuple[str, ...], every: bool, output: Output, **options: Any) -> int:
     """Fetch what JOBs made, by RunPod's job id or our submission id; paths of saved files go to stdout."""
     if bool(jobs) == every:
         raise click.UsageError("Name jobs, or pass --all. (runpod-comfy jobs lists them.)")
-    return _Collection(Output(command="collect", as_json=as_json, quiet=quiet), **options).carry_out(jobs, every=every)
+    return _Collection(output, **options).carry_out(jobs, every=every)
 
 
 @dataclass(slots=True)
@@ -114,6 +120,8 @@ class _Collection:
 
     def carry_out(self, jobs: tuple[str, ...], *, every: bool) -> int:
         """Collect and report; returns the exit code."""
+        import asyncio  # noqa: PLC0415 - 20 ms that `--help` and completion need not wait for
+
         from runpod_comfy.ledger import State  # noqa: PLC0415 - `--help` needs no database
 
         ledger = open_own_ledger()
@@ -143,6 +151,8 @@ class _Collection:
         return _Wanted(row.job_id, row.entry.endpoint_id, row)
 
     async def _collect(self, wanted: Iterable[_Wanted]) -> None:
+        import asyncio  # noqa: PLC0415 - as above
+
         room = asyncio.Semaphore(_AT_ONCE)
 
         async def one(each: _Wanted) -> None:
@@ -221,8 +231,9 @@ class _Collection:
             "failed": tally.failed,
             "uncertain": [row_data(row) for row in uncertain],
         }
-        output.succeed(data)
-        return 1 if tally.failed else 0
+        if tally.failed:
+            return output.fail(failure("job_error", f"{len(tally.failed)} job(s) failed."), data, told=True)
+        return output.succeed(data)
 
 
 async def _still_runs(handle: Any) -> bool:

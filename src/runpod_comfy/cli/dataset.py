@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runpod_comfy._version import __version__
+from runpod_comfy.cli import unfinished
 from runpod_comfy.cli.dataset_display import choose_dataset_display
 from runpod_comfy.cli.dataset_estimate import estimate_lines
 from runpod_comfy.cli.dataset_log import warnings_kept
-from runpod_comfy.cli.failures import describe
+from runpod_comfy.cli.failures import describe, failure
 from runpod_comfy.cli.job import STAND_IN
+from runpod_comfy.cli.prices import known_price
 from runpod_comfy.cli.stopping import run_until_stopped
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME
+from runpod_comfy.cost import GpuTime, cost_text
 from runpod_comfy.dataset.folder import OutputFolder
 from runpod_comfy.dataset.grids import parse_axis, product_text
 from runpod_comfy.dataset.naming import NamePattern, split_word_in
@@ -54,6 +57,7 @@ class DatasetOptions:
 
     target: Target
     template: Path
+    opened: WorkflowTemplate | None
     data: Path | None
     grid: tuple[str, ...]
     zipped: bool
@@ -92,7 +96,7 @@ class DatasetCommand:
         """Do it all and return the exit code; whatever happens, what arrived is on disk."""
         asked = self._asked
         try:
-            template = WorkflowTemplate(asked.template)
+            template = asked.opened or WorkflowTemplate(asked.template)
             axes = [parse_axis(text) for text in asked.grid]
             names = NamePattern(asked.name) if asked.name else None
             table = self._table(axes)
@@ -260,6 +264,7 @@ class DatasetCommand:
         )
         display = choose_dataset_display(asked.progress, quiet=self._output.quiet, price_per_hour_usd=price)
         already = plan.image_count - sum(task.num_samples for task in todo)
+        unfinished.under_way(asked.output_dir, COMMAND_NAME)
         executor = make_executor(asked.target, batch_size=asked.batch_size)
         runner = DatasetRunner(executor, template, folder, options=options, on_change=display.update)
         self._tally = runner.tally
@@ -297,7 +302,8 @@ class DatasetCommand:
 
     def _end(self, price: float | None) -> int:
         tally, asked = self._tally, self._asked
-        cost = f", cost at least ${tally.cost_usd(price):.2f} (execution alone)" if price else ""
+        used = GpuTime(execution_s=tally.execution_s, images=tally.images)
+        cost = f", cost {cost_text(used, known_price(asked.price_per_hour_usd))}" if price else ""
         self._output.note(
             f"  {tally.images:,} images in {asked.output_dir}, {tally.execution_s:.0f} s of execution{cost}"
         )
@@ -312,9 +318,13 @@ class DatasetCommand:
         again = shlex.join([COMMAND_NAME, *sys.argv[1:]])
         if tally.failures or tally.stopped_by:
             self._output.next_step(f"{again}      # goes on where this ended")
+        else:
+            unfinished.complete(asked.output_dir)
         self._output.data(str(asked.output_dir / "manifest.jsonl"))
-        self._output.succeed(self._data())
-        return 1 if tally.failures else 0
+        if tally.failures:
+            text = f"{tally.tasks_failed:,} row(s) failed."
+            return self._output.fail(failure("rows_failed", text), self._data(), told=True)
+        return self._output.succeed(self._data())
 
     def _data(self) -> dict[str, Any]:
         tally = self._tally

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from runpod_comfy.cli.live_block import LiveBlock, cut
 from runpod_comfy.cli.output import printable, write_text_to_stderr, write_to_stderr
+from runpod_comfy.cli.progress import display_mode
+from runpod_comfy.cost import usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,10 +45,8 @@ def choose_dataset_display(
     mode: str | None, *, quiet: bool = False, price_per_hour_usd: float | None = None
 ) -> DatasetDisplay:
     """Return the display for where stderr goes; arguments as of ``progress.choose_display``."""
-    if mode is None:
-        live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
-        mode = "rich" if live else "plain"
-    if quiet or mode == "none":
+    mode = display_mode(mode, quiet=quiet)
+    if mode == "none":
         return PlainDatasetDisplay(lines_at_most=0)
     return LiveDatasetDisplay(price_per_hour_usd) if mode == "rich" else PlainDatasetDisplay()
 
@@ -81,7 +81,7 @@ def block(tally: Tally, *, per_s: float | None, price_per_hour_usd: float | None
     )
     lines = [f"  {tally.images:,}/{tally.images_wanted:,} images{pace}", f"  jobs      {counts}"]
     if tally.execution_s:
-        cost = f"   cost at least ${tally.cost_usd(price_per_hour_usd):.2f}" if price_per_hour_usd else ""
+        cost = f"   cost at least {usd(tally.cost_usd(price_per_hour_usd))}" if price_per_hour_usd else ""
         lines.append(f"  GPU       {tally.execution_s:,.0f} s of execution{cost}")
     if tally.failures:
         (code, node_type), count = tally.failures.most_common(1)[0]

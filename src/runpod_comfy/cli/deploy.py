@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from runpod_comfy._version import __version__
-from runpod_comfy.cli.output import Output
+from runpod_comfy.cli.options import output_options, variables_option
 from runpod_comfy.cli.verbs import COMMAND_NAME, HELP_OPTIONS, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runpod_comfy.cli.output import Output
     from runpod_comfy.workflow.model_files import ModelFile
 
 __all__ = ["command"]
@@ -61,8 +62,8 @@ It needs no key and asks nobody. The fields are called as in RunPod's documentat
     help="How long a worker stays warm, and is paid for.",
 )
 @click.option("--volume", is_flag=True, help="The models are on a network volume, not in the image.")
-@click.option("--var", "assignments", multiple=True, metavar="NAME=VALUE", help="A variable of the template.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout.")
+@variables_option("A variable of the template.")
+@output_options("deploy", quiet=False)
 def command(
     *,
     template: Path | None,
@@ -73,7 +74,7 @@ def command(
     idle_timeout_s: int,
     volume: bool,
     assignments: tuple[str, ...],
-    as_json: bool,
+    output: Output,
 ) -> int:
     """Print what to type into RunPod's forms for a template and an endpoint.
 
@@ -81,7 +82,6 @@ def command(
     """
     if not prints:
         raise click.UsageError("deploy prints what to type into RunPod's forms, and creates nothing: pass --print.")
-    output = Output(command="deploy", as_json=as_json)
     models = _models_of(template, assignments) if template else ()
     template_form = _template_form(image)
     endpoint_form = _endpoint_form(pools, max_workers, idle_timeout_s, volume=volume)

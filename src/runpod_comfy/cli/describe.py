@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runpod_comfy.cli.output import Output, printable
-from runpod_comfy.cli.targets import choose_target, make_executor
+from runpod_comfy.cli.options import output_options, target_options, timeout_option
+from runpod_comfy.cli.output import printable
+from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME, HELP_OPTIONS, Verb
 from runpod_comfy.settings import shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runpod_comfy.cli.output import Output
     from runpod_comfy.cli.targets import Target
     from runpod_comfy.dialects.description import PlaceDescription
 
@@ -36,41 +38,19 @@ Examples:
 
 On an endpoint it is a job without work for the GPU. It may start a worker, and RunPod bills a worker's start.""",
 )
-@click.option("--endpoint", envvar="RUNPOD_ENDPOINT_ID", show_envvar=True, metavar="ID", help="This RunPod endpoint.")
-@click.option("--comfyui", envvar="COMFYUI_URL", show_envvar=True, metavar="URL", help="This ComfyUI server.")
-@click.option("--profile", metavar="NAME", help="The place that this profile of `init` names.")
-@click.option("--base-url", metavar="URL", help="Another address of RunPod's API (or set RUNPOD_ENDPOINT_BASE_URL).")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=_TIMEOUT_S,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for an endpoint's worker, its start included.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout, with all names.")
+@target_options(local=False)
+@timeout_option("How long to wait for an endpoint's worker, its start included.", default=_TIMEOUT_S)
+@output_options("describe", quiet=False, instead="with all names")
 @click.pass_context
-def command(
-    ctx: click.Context,
-    /,
-    *,
-    endpoint: str | None,
-    comfyui: str | None,
-    profile: str | None,
-    base_url: str | None,
-    timeout_s: float,
-    as_json: bool,
-) -> int:
+def command(ctx: click.Context, /, *, target: Target, output: Output, timeout_s: float) -> int:
     """Ask an endpoint or a ComfyUI server for versions, nodes and models, and keep the answer.
 
     From then on `run` checks workflows for that place before anything is sent, and `template` knows its nodes. Ask
     again when nodes or models have changed.
     """
-    output = Output(command="describe", as_json=as_json)
-    target = choose_target(ctx, endpoint=endpoint, comfyui=comfyui, local=False, base_url=base_url, profile=profile)
     if target.kind == "local":
         raise click.UsageError("Name what to ask: --endpoint ID, --comfyui URL or --profile NAME.", ctx)
+    typed = ctx.params["profile"] is not None
     about = _ask(target, timeout_s, output)
     for line in _lines(about):
         output.data(printable(line))
@@ -78,7 +58,7 @@ def command(
         output.warn("This is a stand-in for ComfyUI; it runs more nodes than it lists, so nothing is kept.")
     else:
         output.note("  kept: workflows for this place are checked before they are sent")
-    output.next_step(f"{COMMAND_NAME} template validate TEMPLATE{_named_again(target, profile)}")
+    output.next_step(f"{COMMAND_NAME} template validate TEMPLATE{_named_again(target, typed=typed)}")
     return output.succeed(_as_data(about))
 
 
@@ -95,9 +75,9 @@ def _ask(target: Target, timeout_s: float, output: Output) -> PlaceDescription:
     raise click.UsageError(f"{target} cannot be described.")
 
 
-def _named_again(target: Target, profile: str | None) -> str:
+def _named_again(target: Target, *, typed: bool) -> str:
     """Return the option of ``template`` that names the same place, where nothing else does."""
-    if target.variable and not profile:
+    if target.variable and not typed:
         return ""
     return f" --endpoint {target.name}" if target.kind == "runpod" else f" --comfyui {shown_url(target.name or '')}"
 

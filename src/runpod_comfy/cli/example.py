@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runpod_comfy.cli.output import Output
+from runpod_comfy.cli.options import output_options
 from runpod_comfy.cli.verbs import COMMAND_NAME, HELP_OPTIONS, Verb
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
+
+    from runpod_comfy.cli.output import Output
 
 __all__ = ["command"]
 
@@ -28,14 +30,12 @@ _TEMPLATE = "workflow.json.jinja"
     epilog="\b\nExamples:\n  runpod-comfy example\n  runpod-comfy example ~/pictures",
 )
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout in place of paths.")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
-def command(*, folder: Path, as_json: bool, quiet: bool) -> int:
+@output_options("example", instead="in place of paths")
+def command(*, folder: Path, output: Output) -> int:
     """Write a portrait workflow and two photos into FOLDER (here, if none is given), to try things with.
 
     Files that exist are left as they are.
     """
-    output = Output(command="example", as_json=as_json, quiet=quiet)
     target = folder / _NAME
     written: list[str] = []
     try:

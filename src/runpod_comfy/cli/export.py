@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runpod_comfy.cli.failures import describe
-from runpod_comfy.cli.output import Output
+from runpod_comfy.cli.options import output_options
 from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb
 from runpod_comfy.errors import RunpodComfyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from runpod_comfy.cli.output import Output
     from runpod_comfy.export.report import Request, Result
     from runpod_comfy.export.source import Source
 
@@ -53,11 +54,9 @@ Files are hard links to the dataset's where nothing in them changes and the disk
 @click.option("--strip-metadata", is_flag=True, help="Take workflow, prompt and all other metadata out of the files.")
 @click.option("--strip-inputs", is_flag=True, help="Leave out the rows' ids and the columns that are no variables.")
 @click.option("--copy", "copied", is_flag=True, help="Copy files in place of linking, for programs that change them.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
-def command(*, form: str, source: Path, target: Path | None, as_json: bool, quiet: bool, **options: Any) -> int:
+@output_options("export")
+def command(*, form: str, source: Path, target: Path | None, output: Output, **options: Any) -> int:
     """Write the dataset in SOURCE, a folder that batch or pick made, in FORMAT; what has failed is left out."""
-    output = Output(command="export", as_json=as_json, quiet=quiet)
     if form == "hf" and target is None and (options["strip_metadata"] or options["strip_inputs"] or options["copied"]):
         raise click.UsageError("--strip-metadata, --strip-inputs and --copy need --to: the dataset itself stays whole.")
     try:

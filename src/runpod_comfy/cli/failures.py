@@ -15,14 +15,14 @@ code   meaning
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
 
 from runpod_comfy import errors
 
-__all__ = ["Failure", "Interrupted", "MissingKey", "describe"]
+__all__ = ["Failure", "Interrupted", "MissingKey", "describe", "failure"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -39,6 +39,8 @@ class Interrupted(KeyboardInterrupt):
 
 class MissingKey(errors.ConfigurationError):
     """There is no usable API key."""
+
+    code = "missing_key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +62,6 @@ class Failure:
     hint: str | None = None
 
 
-# The first class that fits decides.
-_EXIT_CODES: tuple[tuple[type[errors.RunpodComfyError], int], ...] = (
-    (MissingKey, 3),
-    (errors.AuthenticationError, 3),
-    (errors.WaitTimeout, 4),
-    (errors.JobTimedOut, 4),
-    (errors.ConfigurationError, 2),
-    (errors.TemplateError, 2),
-    (errors.WorkflowGraphError, 2),
-    (errors.InputError, 2),
-    (errors.RunpodComfyError, 1),
-)
 _DETAILS = (
     "job_id",
     "endpoint_id",
@@ -95,7 +85,7 @@ def describe(exc: BaseException) -> Failure:
     match exc:
         case errors.RunpodComfyError():
             return Failure(
-                exit_code=next(code for kind, code in _EXIT_CODES if isinstance(exc, kind)),
+                exit_code=_exit_code(exc.code),
                 code=exc.code,
                 message=str(exc),
                 details={name: value for name in _DETAILS if (value := getattr(exc, name, None))},
@@ -103,19 +93,25 @@ def describe(exc: BaseException) -> Failure:
             )
         case click.ClickException():
             asked = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else None
-            return Failure(
-                exit_code=2,
-                code="usage",
-                message=exc.format_message(),
-                hint=f"{asked} --help" if asked else None,
-            )
+            return failure("usage", exc.format_message(), hint=f"{asked} --help" if asked else None)
         case KeyboardInterrupt():
             number = exc.number if isinstance(exc, Interrupted) else signal.SIGINT
-            return Failure(exit_code=128 + number, code="interrupted", message="Interrupted.")
+            return replace(failure("interrupted", "Interrupted."), exit_code=128 + number)
         case OSError():
-            return Failure(exit_code=1, code="file_error", message=_os_error(exc))
+            return failure("file_error", _os_error(exc))
         case _:
-            return Failure(exit_code=1, code="aborted", message="Aborted.")
+            return failure("aborted", "Aborted.")
+
+
+def failure(code: str, message: str, *, hint: str | None = None, **details: Any) -> Failure:
+    """Return a failure that the command itself reports, under one of ``error_codes``."""
+    return Failure(exit_code=_exit_code(code), code=code, message=message, hint=hint, details=details)
+
+
+def _exit_code(code: str) -> int:
+    from runpod_comfy.error_codes import CODES  # noqa: PLC0415 - most commands go well
+
+    return CODES[code].exit_code
 
 
 def _os_error(exc: OSError) -> str:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runpod_comfy.cli.output import Output
-from runpod_comfy.cli.targets import choose_target, make_executor
+from runpod_comfy.cli.options import endpoint_options, output_options
+from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME, HELP_OPTIONS, Verb
 
 if TYPE_CHECKING:
+    from runpod_comfy.cli.output import Output
+    from runpod_comfy.cli.targets import Target
     from runpod_comfy.serverless.api import EndpointHealth
 
 __all__ = ["command"]
@@ -27,19 +29,10 @@ Examples:
 
 It costs nothing and starts no worker.""",
 )
-@click.option("--endpoint", envvar="RUNPOD_ENDPOINT_ID", show_envvar=True, metavar="ID", help="The RunPod endpoint.")
-@click.option("--profile", metavar="NAME", help="The endpoint of this profile of `init`.")
-@click.option("--base-url", metavar="URL", help="Another address of RunPod's API (or set RUNPOD_ENDPOINT_BASE_URL).")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout.")
-@click.pass_context
-def command(
-    ctx: click.Context, /, *, endpoint: str | None, profile: str | None, base_url: str | None, as_json: bool
-) -> int:
+@endpoint_options()
+@output_options("health", quiet=False)
+def command(*, target: Target, output: Output) -> int:
     """Show an endpoint's workers and jobs by state, and what they mean."""
-    output = Output(command="health", as_json=as_json)
-    target = choose_target(ctx, endpoint=endpoint, comfyui=None, local=False, base_url=base_url, profile=profile)
-    if target.kind != "runpod":
-        raise click.UsageError("No endpoint is named: pass --endpoint ID, or store one with init.", ctx)
     from runpod_comfy.executors.runpod import RunpodComfyWorkflowExecutor  # noqa: PLC0415 - not for `--help`
 
     executor = make_executor(target, batch_size=1)

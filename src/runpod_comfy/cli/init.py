@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runpod_comfy.cli.failures import MissingKey
-from runpod_comfy.cli.output import Output
+from runpod_comfy.cli.options import output_options
 from runpod_comfy.cli.verbs import COMMAND_NAME, HELP_OPTIONS, Verb
 from runpod_comfy.errors import RunpodComfyError
 from runpod_comfy.profiles import DEFAULT_PROFILE, Profile, read_key, read_profile, store_key, store_profile
 
 if TYPE_CHECKING:
+    from runpod_comfy.cli.output import Output
     from runpod_comfy.serverless.api import EndpointHealth
 
 __all__ = ["command"]
@@ -47,7 +48,7 @@ The key is never an option: other users of the machine see a command's words."""
 @click.option("--base-url", metavar="URL", help="Another address of RunPod's API.")
 @click.option("--key-stdin", is_flag=True, help="Read RunPod's API key from stdin, without asking anything.")
 @click.option("--no-check", is_flag=True, help="Store without asking RunPod whether key and endpoint are right.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout.")
+@output_options("init", quiet=False)
 def command(
     *,
     name: str,
@@ -56,13 +57,12 @@ def command(
     base_url: str | None,
     key_stdin: bool,
     no_check: bool,
-    as_json: bool,
+    output: Output,
 ) -> int:
     """Store where to run and the key for it, so that later commands need neither.
 
     Asks for what no option gives: the key (hidden) and the endpoint. Each can be skipped.
     """
-    output = Output(command="init", as_json=as_json)
     if endpoint and comfyui:
         raise click.UsageError("--endpoint and --comfyui are two places; give one, or two profiles one each.")
     before = _stored(name)

@@ -11,10 +11,13 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from runpod_comfy.cli.event_lines import event_data
 from runpod_comfy.cli.failures import describe
+from runpod_comfy.cli.prices import known_price
 from runpod_comfy.cli.progress import Tally, choose_display
 from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME
+from runpod_comfy.cost import GpuTime, cost_text
 from runpod_comfy.errors import ConfigurationError, RunpodComfyError
 from runpod_comfy.events import Finished, OutputReady, Queued, Warned
 from runpod_comfy.media.files import write_new
@@ -95,6 +98,7 @@ class Job:
                 self._output.note(f"  {self._made()} arrived before that, in {self._asked.output_dir}")
             return self._output.fail(self._describe(exc), self._data())
         self._output.note(f"  {self._made()}{self._duration()}")
+        self._say_cost()
         self._show_next_step()
         return self._output.succeed(self._data())
 
@@ -128,7 +132,7 @@ class Job:
             # Closing the events early, as an interrupt does, cancels the job.
             with closing(cast("Generator[Event]", events)), display, self._output.through(display.write_line):
                 for event in events:
-                    self._take(event)
+                    self._output.event(event_data(event, saved=self._take(event)))
                     tally.add(event)
                     display.update(tally, event)
 
@@ -147,7 +151,8 @@ class Job:
         )
         refuse_faulty(problems, target=str(object_info))
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event) -> dict[str, Any] | None:
+        """Note what an event says; what is listed of an output."""
         match event:
             case Queued(job_id=job_id):
                 self._job_id = job_id
@@ -155,10 +160,11 @@ class Job:
                 self._texts.append({"text": text.text, **_origin(text)})
                 shown = text.text if len(text.text) <= _SHOWN_TEXT else text.text[:_SHOWN_TEXT] + "…"
                 self._output.note(f"  {text.origin.node_title or 'text'}: {shown}")
+                return self._texts[-1]
             case OutputReady(output=WorkflowOutputImage() as image):
-                self._save(image, self._images)
+                return self._save(image, self._images)
             case OutputReady(output=OutputFile() as file):
-                self._save(file, self._files)
+                return self._save(file, self._files)
             case Warned(message=message):
                 self._warnings.append(message)
                 self._output.warn(message)
@@ -166,8 +172,9 @@ class Job:
                 self._result = result
             case _:
                 pass
+        return None
 
-    def _save(self, file: OutputFile, records: list[dict[str, Any]]) -> None:
+    def _save(self, file: OutputFile, records: list[dict[str, Any]]) -> dict[str, Any] | None:
         """List a file, which the executor has written as soon as it was here."""
         path = file.path
         if path is None:  # its name leads elsewhere, and a warning has said so
@@ -175,7 +182,7 @@ class Job:
             try:
                 path = write_new(self._asked.output_dir / name, file.data)
             except OSError:
-                return  # the disk is full, which is the error that comes next
+                return None  # the disk is full, which is the error that comes next
             self._output.note(f"  It is saved as {path}.")
         records.append(
             {
@@ -189,6 +196,7 @@ class Job:
         )
         # Last: an interrupt comes while this waits for whoever reads it.
         self._output.data(os.fspath(path))
+        return records[-1]
 
     def _announce(self, template: WorkflowTemplate) -> None:
         """Say what is about to be sent where; pictures that are not real never come as a surprise."""
@@ -229,6 +237,15 @@ class Job:
         ]
         total = f" in {timings.total_s:.1f} s" if timings.total_s is not None else ""
         return total + (f" ({', '.join(parts)})" if parts else "")
+
+    def _say_cost(self) -> None:
+        """Say what it cost at least, where the profile has a price and a worker was paid for."""
+        timings = self._result.timings if self._result else Timings()
+        price = known_price(None) if self._asked.target.kind == "runpod" else None
+        seconds = timings.execution_s or timings.gpu_s
+        if price is not None and seconds is not None:
+            used = GpuTime(execution_s=seconds, waited_s=timings.queue_s, images=len(self._images))
+            self._output.note(f"  cost {cost_text(used, price)}")
 
     def _data(self) -> dict[str, Any]:
         result = self._result

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runpod_comfy.cli.output import Output
+from runpod_comfy.cli.options import output_options
 from runpod_comfy.cli.verbs import COMMAND_NAME, HELP_OPTIONS, Verb
 
 if TYPE_CHECKING:
+    from runpod_comfy.cli.output import Output
     from runpod_comfy.ledger import Ledger, Submitted
 
 __all__ = ["command", "open_own_ledger", "row_data"]
@@ -41,13 +42,12 @@ in it.""",
 @click.option(
     "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many, the newest."
 )
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout in place of a table.")
-def command(*, only_open: bool, states: tuple[str, ...], endpoint: str | None, limit: int, as_json: bool) -> int:
+@output_options("jobs", quiet=False, instead="in place of a table")
+def command(*, only_open: bool, states: tuple[str, ...], endpoint: str | None, limit: int, output: Output) -> int:
     """List the jobs that this machine has submitted, newest last."""
     from runpod_comfy.cli.table import table_lines  # noqa: PLC0415 - `--help` has no use for it
     from runpod_comfy.ledger import UNDER_WAY, State  # noqa: PLC0415 - likewise
 
-    output = Output(command="jobs", as_json=as_json)
     try:
         wanted = {State(state.upper()) for state in states}
     except ValueError as exc:

@@ -1,7 +1,8 @@
 """What the command writes: data on stdout, words on stderr, and with ``--json`` one envelope on stdout instead.
 
 The envelope: ``{"schema", "ok", "command", "version", "data", "error"}``; ``error`` is None or has ``code``,
-``message`` and ids. ``schema`` names the shape of ``data``, for example ``run/1``.
+``message`` and ids. ``schema`` names the shape of ``data``, for example ``run/1``: ``schemas/data-run.json`` in the
+package describes it, ``schemas/envelope.json`` the envelope. ``--events`` writes a line for each event before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
 
     from runpod_comfy.cli.failures import Failure
 
-__all__ = ["Output", "open_streams", "printable", "tidy_streams", "write_text_to_stderr", "write_to_stderr"]
+__all__ = [
+    "Output",
+    "open_streams",
+    "printable",
+    "symbol",
+    "tidy_streams",
+    "write_text_to_stderr",
+    "write_to_stderr",
+]
 
 _STDERR = 2
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
@@ -36,11 +45,15 @@ class Output:
         command: The verb; None where it is not known.
         as_json: Write the envelope in place of data, and no next step.
         quiet: Write no words but warnings and errors.
+        events: Write what happens as lines of JSON before the envelope.
     """
 
-    def __init__(self, *, command: str | None, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, *, command: str | None, as_json: bool = False, quiet: bool = False, events: bool = False
+    ) -> None:
         self.command = command
-        self.as_json = as_json
+        self.as_json = as_json or events
+        self.events = events
         self.quiet = quiet
         self._write_line: Callable[[str], None] = write_to_stderr
         self._held: list[str] | None = None
@@ -79,7 +92,12 @@ class Output:
     def next_step(self, text: str) -> None:
         """Show the command that probably comes next."""
         if not (self.quiet or self.as_json):
-            self._write_line(printable(f"{_symbol('→', '->')} next: {text}"))
+            self._write_line(printable(f"{symbol('→', '->')} next: {text}"))
+
+    def event(self, data: dict[str, Any] | None) -> None:
+        """Write one event, where they are wanted."""
+        if self.events and data is not None:
+            _write(sys.stdout, json.dumps(data) + "\n")
 
     def succeed(self, data: dict[str, Any]) -> int:
         """Report the end; the exit code."""
@@ -87,10 +105,11 @@ class Output:
             self._envelope(ok=True, data=data, error=None)
         return 0
 
-    def fail(self, failure: Failure, data: dict[str, Any] | None = None) -> int:
-        """Report a failure, with what there is of the data; the exit code."""
-        self._write_line(printable(f"Error: {failure.message}"))
-        if failure.hint:
+    def fail(self, failure: Failure, data: dict[str, Any] | None = None, *, told: bool = False) -> int:
+        """Report a failure, with what there is of the data; the exit code. What was ``told`` is not said again."""
+        if not told:
+            self._write_line(printable(f"Error: {failure.message}"))
+        if failure.hint and not told:
             self.next_step(failure.hint)
         if self.as_json:
             error = {"code": failure.code, "message": failure.message, "hint": failure.hint, **failure.details}
@@ -171,9 +190,10 @@ def _write(stream: TextIO | None, text: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _symbol(symbol: str, ascii_symbol: str) -> str:
+def symbol(wanted: str, ascii_symbol: str) -> str:
+    """Return a symbol, or what stands for it where stderr's encoding lacks it."""
     try:
-        symbol.encode(getattr(sys.stderr, "encoding", None) or "ascii")
+        wanted.encode(getattr(sys.stderr, "encoding", None) or "ascii")
     except UnicodeEncodeError:
         return ascii_symbol
-    return symbol
+    return wanted

@@ -9,11 +9,12 @@ import click
 
 from runpod_comfy.cli.export import progress, show_result
 from runpod_comfy.cli.failures import describe
-from runpod_comfy.cli.output import Output
+from runpod_comfy.cli.options import output_options
 from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb
 from runpod_comfy.errors import RunpodComfyError
 
 if TYPE_CHECKING:
+    from runpod_comfy.cli.output import Output
     from runpod_comfy.export.report import Result
 
 __all__ = ["command"]
@@ -39,8 +40,7 @@ and export take it. Its files are hard links where the disk is the same, so they
 )
 @click.option("--to", "target", type=click.Path(path_type=Path), metavar="DIR", help="The folder to make.")
 @click.option("--copy", "copied", is_flag=True, help="Copy files in place of linking, for programs that change them.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
+@output_options("pick")
 def command(
     *,
     source: Path,
@@ -48,11 +48,9 @@ def command(
     stars: int,
     target: Path | None,
     copied: bool,
-    as_json: bool,
-    quiet: bool,
+    output: Output,
 ) -> int:
     """Put images of the dataset OUT that SELECTIONs, exported by its gallery, give stars to into a new folder."""
-    output = Output(command="pick", as_json=as_json, quiet=quiet)
     try:
         return show_result(_pick(source, selections, stars, target, output, copied=copied), output)
     except (RunpodComfyError, OSError) as exc:

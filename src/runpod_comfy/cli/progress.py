@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.events import Event
 
-__all__ = ["Display", "PlainDisplay", "Tally", "choose_display"]
+__all__ = ["Display", "PlainDisplay", "Tally", "choose_display", "display_mode"]
 
 _LINES_EVERY_S = 30.0
 _LINES_AT_MOST = 20
@@ -49,12 +49,21 @@ def choose_display(mode: str | None, *, quiet: bool = False) -> Display:
         mode: ``rich``, ``plain`` or ``none``; None chooses by the terminal, ``CI`` and ``TERM``.
         quiet: Show nothing.
     """
-    if mode is None:
-        live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
-        mode = "rich" if live else "plain"
-    if quiet or mode == "none":
-        return PlainDisplay(lines_at_most=0)
-    return _RichDisplay() if mode == "rich" else PlainDisplay()
+    match display_mode(mode, quiet=quiet):
+        case "rich":
+            return _RichDisplay()
+        case "none":
+            return PlainDisplay(lines_at_most=0)
+        case _:
+            return PlainDisplay()
+
+
+def display_mode(mode: str | None, *, quiet: bool) -> str:
+    """Return ``rich``, ``plain`` or ``none``; arguments as of ``choose_display``."""
+    if quiet:
+        return "none"
+    live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+    return mode or ("rich" if live else "plain")
 
 
 class PlainDisplay:

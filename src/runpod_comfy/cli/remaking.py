@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from runpod_comfy.cli.failures import describe
+from runpod_comfy.cli.failures import describe, failure
 from runpod_comfy.cli.job import STAND_IN, log_shown_by
 from runpod_comfy.cli.progress import Tally, choose_display
 from runpod_comfy.cli.stopping import run_until_stopped
@@ -123,8 +123,10 @@ class Remaking:
                 )
         except (RunpodComfyError, OSError, KeyboardInterrupt) as exc:
             return self._output.fail(describe(exc), self._data())
-        self._output.succeed(self._data())
-        return 1 if self._missing else 0
+        if self._missing:
+            text = f"{self._missing} image(s) were not made again."
+            return self._output.fail(failure("output_lost", text), self._data(), told=True)
+        return self._output.succeed(self._data())
 
     def _stopping(self) -> bool:
         self._output.note("  Stopping: what runs is being cancelled. Ctrl-C again leaves at once.")

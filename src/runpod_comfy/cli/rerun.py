@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from runpod_comfy.cli.arguments import find_images, spread_option
-from runpod_comfy.cli.output import Output
-from runpod_comfy.cli.targets import choose_target
+from runpod_comfy.cli.options import output_options, progress_option, target_options, timeout_option
 from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb
+
+if TYPE_CHECKING:
+    from runpod_comfy.cli.output import Output
+    from runpod_comfy.cli.targets import Target
 
 __all__ = ["command"]
 
@@ -58,48 +61,18 @@ Exit codes: as of run; 1 also where an image could not be made again.""",
 )
 @click.option("-y", "--yes", is_flag=True, help="Start more than 200 images without asking.")
 @click.option("--all", "keep_all", is_flag=True, help="Keep the other images of a batch too.")
-@click.option(
-    "--endpoint", envvar="RUNPOD_ENDPOINT_ID", show_envvar=True, metavar="ID", help="Run on this RunPod endpoint."
-)
-@click.option("--comfyui", envvar="COMFYUI_URL", show_envvar=True, metavar="URL", help="Run on this ComfyUI server.")
-@click.option("--local", is_flag=True, help="Run on the local stand-in, whatever the environment says.")
-@click.option("--profile", metavar="NAME", help="Run where this profile of `init` says, whatever the environment says.")
-@click.option("--base-url", metavar="URL", help="Another address of RunPod's API (or set RUNPOD_ENDPOINT_BASE_URL).")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="Give up and cancel after.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout in place of paths.")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
-@click.option(
-    "--progress", type=click.Choice(["rich", "plain", "none"]), help="How to show progress, if not by terminal."
-)
-@click.pass_context
-def command(
-    ctx: click.Context,
-    /,
-    *,
-    images: tuple[Path, ...],
-    endpoint: str | None,
-    comfyui: str | None,
-    base_url: str | None,
-    profile: str | None,
-    local: bool,
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
-) -> int:
+@target_options()
+@timeout_option("Give up and cancel after.")
+@output_options("rerun", instead="in place of paths")
+@progress_option
+def command(*, target: Target, output: Output, images: tuple[Path, ...], **options: Any) -> int:
     """Make images again: the same ones, or with one thing changed.
 
     IMAGE is a file that ComfyUI saved: it carries its workflow. OUT#ROW is a row of a dataset that `batch` made, by the
     number in its files' names, and OUT#ROW_SAMPLE one image of it; OUT is all of them, such as those chosen by `pick`.
     """
-    target = choose_target(ctx, endpoint=endpoint, comfyui=comfyui, local=local, base_url=base_url, profile=profile)
     # Loads what a run needs: `--help` and typing errors don't wait for it.
     from runpod_comfy.cli.remaking import Remaking, RerunOptions  # noqa: PLC0415 - see above
 
     asked = RerunOptions(target=target, images=tuple(find_images(images)) if images else None, **options)
-    return Remaking(asked, Output(command="rerun", as_json=as_json, quiet=quiet)).carry_out()
+    return Remaking(asked, output).carry_out()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runpod_comfy.cli.output import Output
+from runpod_comfy.cli.options import output_options
 from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb
 from runpod_comfy.errors import ConfigurationError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from runpod_comfy.cli.output import Output
     from runpod_comfy.dataset.tiles import Tile
 
 __all__ = ["command"]
@@ -57,13 +58,11 @@ sheet-1.png, sheet-2.png, …""",
 )
 @click.option("--columns", type=click.IntRange(min=1), metavar="N", help="Tiles side by side, where there are no axes.")
 @click.option("--labels/--no-labels", default=True, show_default=True, help="Names below the tiles.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout in place of paths.")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
-def command(*, what: tuple[Path, ...], target: Path, as_json: bool, quiet: bool, **options: Any) -> int:
+@output_options("sheet", instead="in place of paths")
+def command(*, what: tuple[Path, ...], target: Path, output: Output, **options: Any) -> int:
     """Draw the images of the dataset OUT, or of a FOLDER, or IMAGEs, side by side into one picture."""
     if target.suffix.lower() not in _FORMATS:
         raise click.BadParameter(f"{target} is neither .png, .jpg nor .webp.", param_hint="--output")
-    output = Output(command="sheet", as_json=as_json, quiet=quiet)
     tiles = _tiles(what, target)
     pages = _draw(tiles, target, title=" ".join(path.name or str(path.resolve().name) for path in what[:3]), **options)
     for page in pages:

@@ -11,48 +11,38 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runpod_comfy.cli.arguments import find_images
-from runpod_comfy.cli.output import Output
-from runpod_comfy.cli.targets import choose_target
-from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb
+from runpod_comfy.cli.completions import complete_template
+from runpod_comfy.cli.failures import failure
+from runpod_comfy.cli.options import object_info_option, output_options, target_options, variables_option
+from runpod_comfy.cli.template_verb import template_batch_size
+from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb, VerbGroup
 from runpod_comfy.errors import ConfigurationError, RunpodComfyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from runpod_comfy.cli.output import Output
     from runpod_comfy.cli.targets import Target
     from runpod_comfy.workflow.authoring.draft import Draft
     from runpod_comfy.workflow.declarations import Declaration
 
 __all__ = ["command"]
 
-_TAKES_TARGET = (
-    click.option(
-        "--object-info",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Node types: a file with ComfyUI's answer to GET /object_info.",
-    ),
-    click.option(
-        "--comfyui", envvar="COMFYUI_URL", show_envvar=True, metavar="URL", help="Node types of this ComfyUI server."
-    ),
-    click.option(
-        "--endpoint",
-        envvar="RUNPOD_ENDPOINT_ID",
-        show_envvar=True,
-        metavar="ID",
-        help="Node types that this RunPod endpoint told.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Write one JSON object to stdout in place of lines."),
-)
+_NODE_TYPES = "Node types: a file with ComfyUI's answer to GET /object_info."
 
 
-def _for_target(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_TAKES_TARGET):
-        function = option(function)
-    return function
+def _for_target(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a verb the options that say whose node types count."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function = output_options(command, quiet=False, instead="in place of lines")(function)
+        return object_info_option(_NODE_TYPES)(target_options(local=False)(function))
+
+    return decorate
 
 
 @click.group(
+    cls=VerbGroup,
     name="template",
     context_settings=HELP_OPTIONS,
     epilog="""\b
@@ -76,7 +66,7 @@ Examples:
   runpod-comfy template create picture.png -o fox.json.jinja --keep sampler --keep scheduler
   runpod-comfy template create workflow.json --set strength=12.strength_model --comfyui http://127.0.0.1:8188""",
 )
-@click.argument("workflow", type=click.Path(path_type=Path))
+@click.argument("workflow", type=click.Path(path_type=Path), shell_complete=complete_template)
 @click.option(
     "--set",
     "added",
@@ -86,24 +76,27 @@ Examples:
 )
 @click.option("--keep", multiple=True, metavar="NAME", help="Leave this as it is now: no variable.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The template.  [default: NAME.json.jinja]"
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The template.  [default: NAME.json.jinja]",
 )
 @click.option("--force", is_flag=True, help="Overwrite the template if it is there.")
 @click.option("--dry-run", is_flag=True, help="Show the variables and write nothing.")
-@_for_target
-@click.pass_context
+@_for_target("template create")
 def create(
-    ctx: click.Context,
-    /,
     *,
+    target: Target,
+    output: Output,
+    object_info: Path | None,
     workflow: Path,
     added: tuple[str, ...],
     keep: tuple[str, ...],
-    output: Path | None,
+    file: Path | None,
     force: bool,
     dry_run: bool,
-    as_json: bool,
-    **named: Any,
 ) -> int:
     """Find what people vary in WORKFLOW and write a template in which that is variable.
 
@@ -113,8 +106,8 @@ def create(
 
     A node titled $prompt (or $prompt.text) in ComfyUI is a variable of that name.
     """
-    out = Output(command="template create", as_json=as_json)
-    draft = _draft(_target(ctx, named), named["object_info"], workflow, keep=keep, added=added, out=out)
+    out = output
+    draft = _draft(target, object_info, workflow, keep=keep, added=added, out=out)
     rows = [_row(each.declaration, each.declaration.node) for each in draft.variables.values()]
     lines = _table(rows)
     data = {"variables": _as_data({name: each.declaration for name, each in draft.variables.items()})}
@@ -124,7 +117,7 @@ def create(
         return out.succeed({"path": None, **data})
     for line in lines:
         out.note(f"  {line}")
-    path = output or Path(f"{workflow.name.split('.')[0]}.json.jinja")
+    path = file or Path(f"{workflow.name.split('.')[0]}.json.jinja")
     _write(path, draft.text(), force=force)
     out.data(os.fspath(path))
     out.next_step(f"runpod-comfy run {path} {'--prompt …' if 'prompt' in draft.variables else '--help'}")
@@ -140,19 +133,17 @@ Examples:
   runpod-comfy template show workflow.json.jinja
   runpod-comfy template show workflow.json.jinja --json-schema""",
 )
-@click.argument("template", type=click.Path(path_type=Path))
+@click.argument("template", type=click.Path(path_type=Path), shell_complete=complete_template)
 @click.option("--json-schema", "as_schema", is_flag=True, help="Write the variables as a JSON Schema.")
-@_for_target
-@click.pass_context
-def show(ctx: click.Context, /, *, template: Path, as_schema: bool, as_json: bool, **named: Any) -> int:
+@_for_target("template show")
+def show(*, target: Target, output: Output, object_info: Path | None, template: Path, as_schema: bool) -> int:
     """List the variables of TEMPLATE: name, default, what it takes, and where it goes."""
     from runpod_comfy.cli.template_files import open_template  # noqa: PLC0415 - `--help` needs none of it
     from runpod_comfy.cli.variables import declared_variables  # noqa: PLC0415 - likewise
     from runpod_comfy.workflow.declarations import json_schema  # noqa: PLC0415 - likewise
 
-    out = Output(command="template show", as_json=as_json)
-    target = _target(ctx, named)
-    opened = open_template(template, lambda: _types(target, named["object_info"], needed=True, out=out))
+    out = output
+    opened = open_template(template, lambda: _types(target, object_info, needed=True, out=out))
     declared = declared_variables(opened)
     if as_schema:
         out.data(json.dumps(json_schema(declared, title=opened.name), indent=2, ensure_ascii=False))
@@ -174,20 +165,18 @@ Examples:
 \b
 Exit codes: 0 it would run (there may be warnings), 2 it would not.""",
 )
-@click.argument("template", type=click.Path(path_type=Path))
+@click.argument("template", type=click.Path(path_type=Path), shell_complete=complete_template)
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE]...")
-@click.option("--var", "assignments", multiple=True, metavar="NAME=VALUE", help="A variable of the template.")
-@_for_target
-@click.pass_context
+@variables_option("A variable of the template.")
+@_for_target("template validate")
 def validate(
-    ctx: click.Context,
-    /,
     *,
+    target: Target,
+    output: Output,
+    object_info: Path | None,
     template: Path,
     images: tuple[Path, ...],
     assignments: tuple[str, ...],
-    as_json: bool,
-    **named: Any,
 ) -> int:
     """Check TEMPLATE, with these IMAGEs, as the ComfyUI that shall run it would; nothing is sent.
 
@@ -199,22 +188,20 @@ def validate(
     from runpod_comfy.cli.variables import parse_assignments  # noqa: PLC0415 - likewise
     from runpod_comfy.serverless.api import MAX_RUN_BODY_BYTES  # noqa: PLC0415 - likewise
 
-    out = Output(command="template validate", as_json=as_json)
-    target = _target(ctx, named)
-    types = _types(target, named["object_info"], needed=True, out=out)
+    out = output
+    types = _types(target, object_info, needed=True, out=out)
     if types is None:
         raise ConfigurationError(
             "There is nothing to check against. Name a ComfyUI server (--comfyui URL), an endpoint (--endpoint ID) or "
             "a file with ComfyUI's answer to GET /object_info (--object-info FILE)."
         )
     opened = open_template(template, lambda: types)
-    default = opened.declarations["batch_size"].default if "batch_size" in opened.declarations else 1
     problems = check_template(
         opened,
         types.info,
         images=tuple(find_images(images)),
         variables=parse_assignments(assignments, opened.declarations),
-        batch_size=default if isinstance(default, int) else 1,
+        batch_size=template_batch_size(opened),
         limit_bytes=MAX_RUN_BODY_BYTES if target.kind == "runpod" else None,
     )
     for problem in problems:
@@ -222,12 +209,10 @@ def validate(
     faulty = any(problem.severity == "error" for problem in problems)
     if not problems:
         out.note(f"  {template.name}: nothing is wrong with it")
-    code = out.succeed({"problems": [{**asdict(each), "where": each.where} for each in problems]})
-    return 2 if faulty else code
-
-
-def _target(ctx: click.Context, named: Mapping[str, Any]) -> Target:
-    return choose_target(ctx, endpoint=named["endpoint"], comfyui=named["comfyui"], local=False, base_url=None)
+    data = {"problems": [{**asdict(each), "where": each.where} for each in problems]}
+    if faulty:
+        return out.fail(failure("workflow_graph_error", f"{template.name} would not run."), data, told=True)
+    return out.succeed(data)
 
 
 def _types(target: Target, file: Path | None, *, needed: bool, out: Output) -> Any:

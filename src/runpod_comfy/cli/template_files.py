@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runpod_comfy.workflow.graph import is_saved_format
-from runpod_comfy.workflow.loading import IMAGE_SUFFIXES, plain_workflow, read_any, read_beside, read_text
-from runpod_comfy.workflow.template import WorkflowTemplate
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from runpod_comfy.cli.node_types import NodeTypes
+    from runpod_comfy.workflow.template import WorkflowTemplate
 
 __all__ = ["find_template_word", "open_template", "refuse_picture_before_template"]
 
@@ -33,22 +30,29 @@ def find_template_word(words: Sequence[str], params: Sequence[click.Parameter]) 
         if isinstance(each, click.Option)
         for flag in (*each.opts, *each.secondary_opts)
     }
-    skip = False
+    perhaps: Path | None = None
+    before, only_words = "", False
     for word in words:
-        path = Path(word)
-        is_template = path.suffix.lower() in _TEMPLATES
-        if skip and not is_template:
-            skip = False
+        option, before = before, ""
+        if word == "--" and not only_words:
+            only_words = True
+        elif not only_words and not takes_value.get(option, False) and _is_option(word):
+            before = "" if "=" in word else word
+        elif takes_value.get(option, False) and not only_words:
             continue
-        skip = False
-        if word.startswith("-") and word != "-":
-            # One that is not known is a template's variable, and takes a value.
-            skip = "=" not in word and takes_value.get(word, word.startswith("--"))
-        elif path.is_file():
-            return path
-        elif is_template or not word:
+        elif option.startswith("--") and option not in takes_value:
+            # A variable of a template that is not known yet, which takes a value; or a flag that there is not.
+            if perhaps is None and Path(word).suffix.lower() in _TEMPLATES and Path(word).is_file():
+                perhaps = Path(word)
+        elif Path(word).is_file():
+            return Path(word)
+        elif Path(word).suffix.lower() in _TEMPLATES or not word:
             return None
-    return None
+    return perhaps
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-"
 
 
 def refuse_picture_before_template(path: Path, words: Sequence[str]) -> None:
@@ -57,6 +61,10 @@ def refuse_picture_before_template(path: Path, words: Sequence[str]) -> None:
     Raises:
         click.UsageError: The template that was found is a picture, and another template follows.
     """
+    if path.suffix.lower() in _TEMPLATES:
+        return
+    from runpod_comfy.workflow.loading import IMAGE_SUFFIXES  # noqa: PLC0415 - `--help` alone needs none of it
+
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return
     for before, word in pairwise(words):
@@ -75,6 +83,16 @@ def open_template(path: Path, find_types: Callable[[], NodeTypes | None]) -> Wor
         TemplateError: It cannot be read.
         WorkflowGraphError: It cannot be converted.
     """
+    from runpod_comfy.workflow.graph import is_saved_format  # noqa: PLC0415 - as above
+    from runpod_comfy.workflow.loading import (  # noqa: PLC0415 - as above
+        IMAGE_SUFFIXES,
+        plain_workflow,
+        read_any,
+        read_beside,
+        read_text,
+    )
+    from runpod_comfy.workflow.template import WorkflowTemplate  # noqa: PLC0415 - as above
+
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         text = read_text(path)
         # A template in JSON is what its author made it: expressions stand in it.

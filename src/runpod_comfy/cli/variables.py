@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from runpod_comfy.near import nearest
 from runpod_comfy.workflow.declarations import ABSENT, Declaration
-from runpod_comfy.workflow.object_info import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -43,6 +43,12 @@ class DeclaredType(click.ParamType[Any]):
         return {"int": "N", "float": "X", "bool": "true|false", "list": "JSON", "any": "VALUE"}.get(
             self.declaration.type, "TEXT"
         )
+
+    def to_info_dict(self) -> Any:
+        """Return what the variable takes, for ``--help-json``."""
+        declared = self.declaration
+        limits = {"min": declared.least, "max": declared.most, "choices": list(declared.choices)}
+        return {**super().to_info_dict(), "type": declared.type, **limits}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the value as the template takes it."""

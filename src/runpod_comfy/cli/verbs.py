@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import json
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import click
 
 from runpod_comfy._version import __version__
+from runpod_comfy.cli import COMPLETE_VARIABLE
 from runpod_comfy.cli.failures import Interrupted, describe
 from runpod_comfy.cli.output import Output, open_streams, tidy_streams
 from runpod_comfy.errors import RunpodComfyError
+from runpod_comfy.near import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-__all__ = ["COMMAND_NAME", "HELP_OPTIONS", "Verb", "run_command"]
+__all__ = ["COMMAND_NAME", "HELP_OPTIONS", "Verb", "VerbGroup", "run_command"]
 
 COMMAND_NAME = "runpod-comfy"
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -30,6 +32,7 @@ class _Listed(NamedTuple):
 
     module: str
     help: str
+    is_group: bool = False
 
 
 _VERBS = {
@@ -44,29 +47,60 @@ _VERBS = {
     "sheet": _Listed("runpod_comfy.cli.sheet", "Draw a dataset's images side by side: contact sheets."),
     "jobs": _Listed("runpod_comfy.cli.jobs", "List the jobs that were submitted, and what became of them."),
     "collect": _Listed("runpod_comfy.cli.collect", "Fetch what jobs made while nobody watched, before it expires."),
-    "template": _Listed("runpod_comfy.cli.template", "Make a workflow a template, look at one, check one."),
+    "template": _Listed(
+        "runpod_comfy.cli.template", "Make a workflow a template, look at one, check one.", is_group=True
+    ),
     "describe": _Listed("runpod_comfy.cli.describe", "Ask an endpoint or a ComfyUI server what it has installed."),
     "example": _Listed(
         "runpod_comfy.cli.example", "Write a portrait template and two photos here, to try things with."
     ),
     "init": _Listed("runpod_comfy.cli.init", "Store your RunPod key and endpoint, or your ComfyUI's address."),
     "deploy": _Listed("runpod_comfy.cli.deploy", "Print what to type into RunPod's forms to deploy the worker."),
+    "doctor": _Listed("runpod_comfy.cli.doctor", "Find what keeps jobs from running, and say what mends it."),
     "health": _Listed("runpod_comfy.cli.health", "Show an endpoint's workers and jobs."),
+    "cost": _Listed("runpod_comfy.cli.cost", "Say what jobs cost at least: GPU seconds, images, dollars."),
+    "logs": _Listed("runpod_comfy.cli.logs", "Show what the worker wrote while it had a job."),
     "cancel": _Listed("runpod_comfy.cli.cancel", "Cancel jobs of an endpoint."),
+    "completion": _Listed(
+        "runpod_comfy.cli.completion", "Make your shell complete verbs, options, variables and jobs."
+    ),
     "emulator": _Listed("runpod_comfy.cli.emulator", "Run RunPod Serverless and a stand-in ComfyUI on this machine."),
 }
 
-_WELCOME = """\
-Run ComfyUI workflows on RunPod, on your own ComfyUI, or on nothing at all.
 
-  runpod-comfy example                                    a template and two photos, here
-  runpod-comfy run portrait/workflow.json.jinja portrait  labelled stand-in pictures: no account, no GPU
-  runpod-comfy init                                       your RunPod key and endpoint, asked once
-
-runpod-comfy --help lists all commands, runpod-comfy run --help all options."""
+def _write_help_json(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    del param
+    if value and not ctx.resilient_parsing:
+        click.echo(json.dumps(_described(ctx), default=lambda _: None, ensure_ascii=False))
+        ctx.exit()
 
 
-class Verb(click.Command):
+def _described(ctx: click.Context) -> dict[str, Any]:
+    """Return what a command takes, as click describes it, with the examples of its help."""
+    command: dict[str, Any] = ctx.to_info_dict()["command"]
+    for each in (command, *command.get("commands", {}).values()):
+        lines = (each.get("epilog") or "").splitlines()
+        each["examples"] = [line.strip() for line in lines if line.strip().startswith(f"{COMMAND_NAME} ")]
+    return {"schema": "help/1", "version": __version__, **command}
+
+
+class _Described(click.Command):
+    """A command that describes itself for programs too."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        text = "Describe this as JSON and exit."
+        option = click.Option(
+            ["--help-json"], is_flag=True, is_eager=True, expose_value=False, help=text, callback=_write_help_json
+        )
+        self.params.append(option)
+
+
+class VerbGroup(_Described, click.Group):
+    """Several verbs under one name."""
+
+
+class Verb(_Described):
     """A verb, with help that rich-click draws on a terminal; loading it takes longer than everything else here."""
 
     def get_help(self, ctx: click.Context) -> str:
@@ -115,7 +149,7 @@ class Verb(click.Command):
                     formatter.write_dl(records)
 
 
-class _Verbs(click.Group):
+class _Verbs(VerbGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(_VERBS)
@@ -131,8 +165,8 @@ class _Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        near = difflib.get_close_matches(args[0], _VERBS, n=1)
-        if near and args[0] not in _VERBS:
+        near = nearest(args[0], _VERBS) if args[0] not in _VERBS else []
+        if near:
             raise click.UsageError(f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx)
         return super().resolve_command(ctx, args)
 
@@ -154,7 +188,11 @@ class _Verbs(click.Group):
 def _command(ctx: click.Context) -> None:
     """Run ComfyUI workflows on RunPod, on your own ComfyUI, or on a local stand-in."""
     if ctx.invoked_subcommand is None:
-        click.echo(_WELCOME)
+        from pathlib import Path  # noqa: PLC0415 - a verb has no use for it
+
+        from runpod_comfy.cli.welcome import look_around, welcome  # noqa: PLC0415 - likewise
+
+        click.echo(welcome(look_around(Path())))
 
 
 def run_command(args: Sequence[str] | None = None) -> int:
@@ -164,12 +202,21 @@ def run_command(args: Sequence[str] | None = None) -> int:
     _interrupt_on_signals()
     words = sys.argv[1:] if args is None else list(args)
     # A usage error comes before the options are read.
-    output = Output(as_json="--json" in words, command=next((word for word in words if word in _VERBS), None))
+    output = Output(as_json=bool({"--json", "--events"} & set(words)), command=_verb_in(words))
     try:
-        result: Any = _command.main(args, prog_name=COMMAND_NAME, standalone_mode=False)
+        result: Any = _command.main(args, prog_name=COMMAND_NAME, complete_var=COMPLETE_VARIABLE, standalone_mode=False)
     except (KeyboardInterrupt, click.Abort, click.ClickException, RunpodComfyError) as exc:
         return output.fail(describe(_interrupt_in(exc) or exc))
     return result if isinstance(result, int) else 0
+
+
+def _verb_in(words: Sequence[str]) -> str | None:
+    """Return the verb that a command line names, with the one below it where it is a group."""
+    for number, word in enumerate(words):
+        if word in _VERBS:
+            below = words[number + 1 : number + 2] if _VERBS[word].is_group else []
+            return " ".join([word, *(each for each in below if not each.startswith("-"))])
+    return None
 
 
 def _interrupt_in(exc: BaseException) -> BaseException | None:

@@ -6,11 +6,11 @@ wrong stands in ``node_errors``. A 200 can carry them too, where one output node
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.errors import JobFailed, TransportError
+from runpod_comfy.near import nearest
 from runpod_comfy.workflow.graph import Graph
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def refusal(body: Mapping[str, Any], graph: dict[str, Any]) -> JobFailed:
 
 def nearest_class(error: JobFailed, installed: Iterable[str]) -> JobFailed:
     """Return the error for a node class that is not installed with what to do, and the nearest one that is."""
-    near = difflib.get_close_matches(error.node_type or "", list(installed), n=1, cutoff=0.6)
+    near = nearest(error.node_type or "", installed)
     advice = f"The nearest there is: {near[0]!r}. " if near else ""
     advice += "Install the custom node that brings it, and start ComfyUI again."
     return JobFailed(f"{error} {advice}", node_id=error.node_id, node_type=error.node_type)
@@ -132,7 +132,7 @@ def _reason(error: Mapping[str, Any]) -> str:
     extra = _dict(error.get("extra_info"))
     received = extra.get("received_value")
     if error.get("type") == "value_not_in_list" and isinstance(received, str):
-        near = difflib.get_close_matches(received, list(_choices(extra.get("input_config"))), n=1, cutoff=0.5)
+        near = nearest(received, _choices(extra.get("input_config")))
         text += f" (the nearest there is: {near[0]!r})" if near else ""
     return text
 

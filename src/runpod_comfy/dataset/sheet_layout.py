@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from runpod_comfy.errors import ConfigurationError
-from runpod_comfy.workflow.object_info import nearest
+from runpod_comfy.near import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

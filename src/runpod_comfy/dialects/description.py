@@ -55,6 +55,7 @@ class PlaceDescription:
         custom_nodes: The node classes that custom nodes brought, by their folders.
         failed_custom_nodes: Custom nodes that ComfyUI could not import; None where nobody watched it start.
         models: Model files by folder; None where ComfyUI is too old to tell.
+        misplaced_models: Folders of the worker's volume that hold models where ComfyUI never looks.
         object_info: The inputs of all node classes, where they were asked for.
         is_stand_in: Whether a stand-in for ComfyUI answered, which runs nodes that it does not list.
     """
@@ -70,6 +71,7 @@ class PlaceDescription:
     custom_nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     failed_custom_nodes: tuple[str, ...] | None = None
     models: Mapping[str, tuple[str, ...]] | None = field(default=None, repr=False)
+    misplaced_models: tuple[str, ...] = ()
     object_info: ObjectInfo | None = field(default=None, repr=False)
     is_stand_in: bool = False
 
@@ -111,6 +113,7 @@ def read_description(
         custom_nodes=_texts_by_name(about.get("custom_nodes")),
         failed_custom_nodes=_texts(failed) if isinstance(failed, list) else None,
         models=_texts_by_name(models) if isinstance(models, dict) else None,
+        misplaced_models=_texts(about.get("misplaced_models")),
         object_info=None if info is None else _object_info(info, place),
         is_stand_in=comfyui.get("stand_in") is True,
     )

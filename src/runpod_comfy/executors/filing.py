@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from runpod_comfy.events import Event
     from runpod_comfy.executors.recording import Record
     from runpod_comfy.executors.shelf import Shelf
+    from runpod_comfy.serverless.api import JobStatus
 
 __all__ = ["Filed", "Filing", "OutputKey", "key_of"]
 
@@ -86,6 +87,11 @@ class Filing:
     def made_so_far(self) -> Counter[OutputKey]:
         """Return the keys of what is here, from this reader and earlier ones. Blocks."""
         return self._filed if self.record is None else self._filed | self.record.made()
+
+    async def ended(self, status: JobStatus) -> None:
+        """Note in the ledger how long the job waited and ran, once it has ended."""
+        if self.record is not None and status.final:
+            await self.record.timed(status)
 
     def pick_up(self) -> Sequence[Line]:
         """Return the numbered lines that are here for good from an earlier reader of the job. Blocks.

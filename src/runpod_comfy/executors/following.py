@@ -87,6 +87,7 @@ async def _follow(
         rest = await asyncio.to_thread(_read, lambda: reader.finish(status.output, status.error), reader, filing)
         for heard in rest.told():
             yield heard
+        await filing.ended(status)
         yield Timings(queue_s=status.delay_s, execution_s=status.execution_s, gpu_s=reader.gpu_s)
     _remember(link, reader)
     if told.reads_failed and link.habits.worker in {None, "native"}:  # the others' answers are not read away

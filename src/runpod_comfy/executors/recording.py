@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.dialects.numbered import Line
     from runpod_comfy.ledger import Entry, SavedOutput
+    from runpod_comfy.serverless.api import JobStatus
 
 __all__ = ["Record", "open_ledger"]
 
@@ -130,6 +131,17 @@ class Record:
     async def running(self) -> None:
         """Note that a worker has the job."""
         await self._noted(self.ledger.now_is, self.submission_id, State.IN_PROGRESS)
+
+    async def timed(self, status: JobStatus) -> None:
+        """Note how long an ended job waited and ran."""
+        await self._noted(
+            lambda: self.ledger.timed(
+                self.submission_id,
+                delay_s=status.delay_s,
+                execution_s=status.execution_s,
+                worker_id=status.worker_id,
+            )
+        )
 
     async def done(self, *, gpu_s: float | None = None, note: str = "") -> None:
         """Note that everything is here."""

@@ -10,13 +10,24 @@ from __future__ import annotations
 
 from runpod_comfy.ledger.book import Ledger
 from runpod_comfy.ledger.private import keepable_variables
-from runpod_comfy.ledger.rows import ENDED, MOST_RERUNS, UNDER_WAY, Entry, Recipe, SavedOutput, State, Submitted
+from runpod_comfy.ledger.rows import (
+    ENDED,
+    MOST_RERUNS,
+    UNDER_WAY,
+    Entry,
+    JobTimes,
+    Recipe,
+    SavedOutput,
+    State,
+    Submitted,
+)
 
 __all__ = [
     "ENDED",
     "MOST_RERUNS",
     "UNDER_WAY",
     "Entry",
+    "JobTimes",
     "Ledger",
     "Recipe",
     "SavedOutput",

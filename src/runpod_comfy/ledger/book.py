@@ -21,7 +21,7 @@ from runpod_comfy.dialects.numbered import Line
 from runpod_comfy.errors import ConfigurationError, JobInUse, LedgerError
 from runpod_comfy.ledger.holders import is_alive, this_process
 from runpod_comfy.ledger.records import SELECT, holder_in, may_become, submitted_in
-from runpod_comfy.ledger.rows import ENDED, MOST_RERUNS, UNDER_WAY, SavedOutput, State
+from runpod_comfy.ledger.rows import ENDED, MOST_RERUNS, UNDER_WAY, JobTimes, SavedOutput, State
 from runpod_comfy.ledger.schema import connect
 
 if TYPE_CHECKING:
@@ -157,6 +157,23 @@ class Ledger:
                 " WHERE submission_id = ?",
                 (state, note[:_SHOWN_NOTE_CHARS], gpu_s, self._clock(), submission_id),
             )
+
+    def timed(
+        self, submission_id: str, *, delay_s: float | None, execution_s: float | None, worker_id: str | None
+    ) -> None:
+        """Note what RunPod says of an ended job's times; that is what it bills at least."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO times VALUES (?, ?, ?, ?, ?)",
+                (submission_id, delay_s, execution_s, worker_id, self._clock()),
+            )
+
+    def times(self) -> dict[str, JobTimes]:
+        """Return the times of ended jobs, by submission id."""
+        return {
+            row["submission_id"]: JobTimes(**{name: row[name] for name in JobTimes.__slots__})
+            for row in self._rows("SELECT * FROM times")
+        }
 
     # -- what arrived --------------------------------------------------------------------------------------------------
 
@@ -496,6 +513,7 @@ class Ledger:
                     "DELETE FROM submissions WHERE changed_s < ? AND state IN (SELECT value FROM json_each(?))",
                     (before_s, ended),
                 )
+                db.execute("DELETE FROM times WHERE submission_id NOT IN (SELECT submission_id FROM submissions)")
                 db.execute("DELETE FROM lines WHERE submission_id NOT IN (SELECT submission_id FROM submissions)")
                 db.execute("DELETE FROM outputs WHERE submission_id NOT IN (SELECT submission_id FROM submissions)")
                 db.execute(

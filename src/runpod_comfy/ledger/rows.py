@@ -98,6 +98,23 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobTimes:
+    """What RunPod said of an ended job's times.
+
+    Attributes:
+        delay_s: How long it waited for a worker, in seconds, or None.
+        execution_s: How long the worker had it, in seconds, or None.
+        worker_id: The worker, or None.
+        ended_s: When its end was seen here, in seconds since 1970.
+    """
+
+    delay_s: float | None = None
+    execution_s: float | None = None
+    worker_id: str | None = None
+    ended_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
     """A submission as it stands.
 

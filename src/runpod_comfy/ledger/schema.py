@@ -45,6 +45,13 @@ CREATE TABLE outputs (
 """
 
 
+_TIMES: Final = """
+CREATE TABLE IF NOT EXISTS times (
+  submission_id TEXT PRIMARY KEY, delay_s REAL, execution_s REAL, worker_id TEXT, ended_s REAL NOT NULL
+) WITHOUT ROWID
+"""
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Open the file, made with its folder where it is missing; only its owner may read it.
 
@@ -86,7 +93,10 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
-    elif version > VERSION:
+    if version <= VERSION:
+        # Beside the tables of the version: whoever does not know it loses nothing.
+        connection.execute(_TIMES)
+    else:
         raise ConfigurationError(
             f"The ledger {path} was written by a newer version of this package. Update it, or name another file."
         )

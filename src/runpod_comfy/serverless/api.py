@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from runpod_comfy.serverless.stream_body import CUT_BYTES, StreamBody
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from concurrent.futures import Executor
+    from datetime import datetime
 
     import aiohttp
 
@@ -273,10 +275,18 @@ class EndpointApi:
 
     async def health(self) -> EndpointHealth:
         """Ask how many jobs and workers the endpoint has: ``GET /health``."""
-        answer = await self._exchange.json("GET", "health", "health", timeout_s=15)
+        return (await self.health_and_date())[0]
+
+    async def health_and_date(self) -> tuple[EndpointHealth, datetime | None]:
+        """Do what :meth:`health` does, and return what time it is there (the answer's ``Date``), where that is told."""
+        answer, headers = await self._exchange.json_and_headers("GET", "health", "health", timeout_s=15)
         if not isinstance(answer, dict):
             raise ProtocolError("RunPod's answer to /health is no object.", endpoint_id=self.endpoint_id)
-        return EndpointHealth(jobs=_counts(answer.get("jobs")), workers=_counts(answer.get("workers")))
+        health = EndpointHealth(jobs=_counts(answer.get("jobs")), workers=_counts(answer.get("workers")))
+        try:
+            return health, parsedate_to_datetime(headers.get("Date", ""))
+        except ValueError:
+            return health, None
 
 
 def _job_status(answer: Any, *, endpoint_id: str, job_id: str | None = None) -> JobStatus:

@@ -30,7 +30,7 @@ from runpod_comfy.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from runpod_comfy.serverless.pacing import Pacer
     from runpod_comfy.settings import EndpointSettings
@@ -88,11 +88,28 @@ class Exchange:
             ApiError: The answer says no.
             ProtocolError: The answer is no JSON.
         """
+        answer, _ = await self.json_and_headers(
+            method, operation, path, data=data, timeout_s=timeout_s, job_id=job_id, on_send=on_send
+        )
+        return answer
+
+    async def json_and_headers(
+        self,
+        method: str,
+        operation: str,
+        path: str,
+        *,
+        data: bytes | None = None,
+        timeout_s: float = 30,
+        job_id: str | None = None,
+        on_send: Callable[[], None] | None = None,
+    ) -> tuple[Any, Mapping[str, str]]:
+        """Do what :meth:`json` does, and return the answer's headers too."""
         async with self.answer(
             method, operation, path, data=data, timeout_s=timeout_s, job_id=job_id, on_send=on_send
         ) as response:
             content = await _read(response)
-        return self._parse(content, operation, job_id)
+        return self._parse(content, operation, job_id), response.headers
 
     @asynccontextmanager
     async def answer(

@@ -20,6 +20,7 @@ from runpod_comfy.worker.machine import Machine
 from runpod_comfy.worker.official import official_handler
 from runpod_comfy.worker.server import ComfyUIServer
 from runpod_comfy.worker.store import store_opener
+from runpod_comfy.worker.volume import misplaced_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +67,7 @@ def _machine(
         return {
             "worker": {"answers": settings.protocol, "slots": settings.slots, "input_urls": settings.input_urls},
             "failed_custom_nodes": list(server.failed_custom_nodes),
+            "misplaced_models": misplaced_models(Path(settings.volume)),
         }
 
     return Machine(

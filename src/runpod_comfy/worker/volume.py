@@ -11,10 +11,15 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["find_model_paths", "write_model_paths"]
+__all__ = ["find_model_paths", "misplaced_models", "write_model_paths"]
 
 # People fill a volume from a pod, where ComfyUI's own folder lies on it.
 _BASES = ("", "ComfyUI", "comfyui")
+_USUAL_FOLDERS = frozenset(
+    {"checkpoints", "clip", "clip_vision", "controlnet", "diffusion_models", "embeddings", "loras", "style_models"}
+    | {"text_encoders", "unet", "upscale_models", "vae"}
+)
+_MODEL_SUFFIXES = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf"})
 
 
 def find_model_paths(volume: Path) -> dict[str, dict[str, str]]:
@@ -45,6 +50,22 @@ def write_model_paths(volume: Path) -> Path | None:
     with tempfile.NamedTemporaryFile(prefix="extra_model_paths-", suffix=".yaml", delete=False) as file:
         file.write(orjson.dumps(sections))  # JSON is YAML, and quotes whatever a folder is called
     return Path(file.name)
+
+
+def misplaced_models(volume: Path) -> list[str]:
+    """Return folders that hold models and that ComfyUI never looks into: those beside ``models`` instead of below it.
+
+    The classic: ``/runpod-volume/checkpoints`` in place of ``/runpod-volume/models/checkpoints``.
+    """
+    bases = [volume / name for name in _BASES if (volume / name).is_dir()]
+    return sorted({str(base / name) for base in bases for name in _USUAL_FOLDERS if _holds_files(base / name)})
+
+
+def _holds_files(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and any(each.suffix in _MODEL_SUFFIXES for each in folder.iterdir())
+    except OSError:  # a volume is a network's, and nobody needs this answer
+        return False
 
 
 def _model_folders(base: Path) -> Iterator[tuple[str, str]]:

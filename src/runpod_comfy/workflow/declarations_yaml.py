@@ -14,6 +14,7 @@ Everything but the name can be left out.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["declarations_text", "read_declarations"]
 
+_TAG: Final = "tag:yaml.org,2002:"
+_MAX_CHARS: Final = 1_000_000
+_MAX_DEPTH: Final = 50
 _YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 _KEYS: Final = frozenset({"type", "default", "min", "max", "choices", "help", "node"})
 
@@ -43,8 +47,9 @@ def read_declarations(text: str, *, template: str, first_line: int = 1) -> dict[
         TemplateError: It is no such YAML, or a declaration contradicts itself.
     """
     try:
+        _refuse_bombs(text)
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, made faster
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
         mark = getattr(exc, "problem_mark", None)
         line = first_line + mark.line if mark is not None else None
         reason = getattr(exc, "problem", None) or str(exc)
@@ -57,6 +62,23 @@ def read_declarations(text: str, *, template: str, first_line: int = 1) -> dict[
     if not isinstance(variables, dict):
         raise TemplateError(f"{template}: the header takes a mapping of variables: “variables:”.", template=template)
     return {str(name): _declaration(name, spec, template) for name, spec in variables.items()}
+
+
+def _refuse_bombs(text: str) -> None:
+    """Refuse what is small as text and endless as data, and what would overflow the stack of libyaml.
+
+    Raises:
+        ValueError: It is one of those.
+    """
+    if len(text) > _MAX_CHARS:
+        raise ValueError(f"it has {len(text):,} characters, and {_MAX_CHARS:,} are taken")
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("an alias (*name) is not taken; write the value again")  # noqa: TRY004 - it is a value's
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
 
 
 def declarations_text(declarations: Mapping[str, Declaration]) -> str:
@@ -89,7 +111,7 @@ def _declaration(name: Any, spec: Any, template: str) -> Declaration:
     raise TemplateError(f"{template}: the variable {name!r} {fault}.", template=template)
 
 
-def _fault_in(name: Any, spec: Any) -> str | None:
+def _fault_in(name: Any, spec: Any) -> str | None:  # noqa: PLR0911 - a table of faults
     """Return what is wrong with the form of a declaration."""
     if not isinstance(name, str) or not name.isidentifier():
         return (
@@ -102,10 +124,20 @@ def _fault_in(name: Any, spec: Any) -> str | None:
     type_name, choices = _type_name(spec), spec.get("choices", [])
     if type_name not in TYPES or not isinstance(choices, list) or (type_name == "choice") != bool(choices):
         return f"is no {type_name!r}: there are {', '.join(TYPES)}, and a choice (it alone) has a list of choices"
+    if not _is_json([spec.get("default"), choices]):
+        return "has a value that JSON lacks, such as .nan or .inf"
     bounds = [key for key in ("min", "max") if key in spec]
     if all(type_name in {"int", "float"} and as_number(spec[key]) is not ABSENT for key in bounds):
         return None
     return f"has a {bounds[0]}, which takes a number and is for int and float"
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _type_name(spec: Mapping[str, Any]) -> Any:
@@ -148,7 +180,22 @@ def _key(name: str) -> str:
 
 
 # libyaml's loader takes a tenth of the time; wheels of PyYAML have it.
-_Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FastLoader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_FastLoader):  # type: ignore[misc]  # one of two classes
+    """Reads what JSON has too: a date is a text, and sets, bytes and the like are refused."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in each if tag != f"{_TAG}timestamp"]
+    for first, each in _FastLoader.yaml_implicit_resolvers.items()
+}
+_Loader.yaml_constructors = {
+    tag: make
+    for tag, make in _FastLoader.yaml_constructors.items()
+    if tag not in {_TAG + name for name in ("timestamp", "binary", "set", "omap", "pairs")}
+}
 
 
 class _Dumper(yaml.SafeDumper):

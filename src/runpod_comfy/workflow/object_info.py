@@ -7,7 +7,6 @@ inputs that depend on a choice) are those of its V3 schema.
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["ANY_TYPE", "InputType", "NodeType", "ObjectInfo", "accepts", "nearest"]
+__all__ = ["ANY_TYPE", "InputType", "NodeType", "ObjectInfo", "accepts"]
 
 ANY_TYPE: Final = "*"
 _CHOICE: Final = "COMBO"
@@ -171,23 +170,6 @@ def accepts(wanted: str, given: str) -> bool:
     if wanted == given or ANY_TYPE in {wanted, given}:
         return True
     return not {each.strip() for each in given.split(",")}.isdisjoint({each.strip() for each in wanted.split(",")})
-
-
-def nearest(name: object, known: Iterable[Any], *, count: int = 1) -> list[str]:
-    """Return the known names that are most like this one, the best first.
-
-    Case, folders and file endings weigh nothing at first, since those are what people get wrong.
-    """
-    by_core: dict[str, str] = {}
-    for each in known:
-        by_core.setdefault(_core(str(each)), str(each))
-    close = difflib.get_close_matches(_core(str(name)), by_core, n=count, cutoff=0.6)
-    return [by_core[each] for each in close]
-
-
-def _core(name: str) -> str:
-    stem = name.replace("\\", "/").rpartition("/")[2]
-    return stem.rpartition(".")[0].lower() or stem.lower()
 
 
 def _node_type(name: str, data: dict[str, Any]) -> NodeType:

@@ -6,7 +6,6 @@ valid JSON whatever the prompt holds (see ``jinja_json`` for how).
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from jinja2 import TemplateError as JinjaError
 from jinja2 import TemplateNotFound, TemplateSyntaxError
 
 from runpod_comfy.errors import TemplateError
+from runpod_comfy.near import nearest
 from runpod_comfy.workflow.declarations import ABSENT
 from runpod_comfy.workflow.graph import check_graph
 from runpod_comfy.workflow.jinja_json import JsonEnvironment, MissingVariable, UnwritableValue
@@ -382,7 +382,7 @@ def _place(exc: BaseException) -> _Place:
 
 
 def _near(name: str, candidates: Iterable[str], phrase: str) -> str:
-    close = difflib.get_close_matches(name, [str(candidate) for candidate in candidates], n=1)
+    close = nearest(name, candidates)
     return f" ({phrase.format(close[0])})" if close else ""
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from runpod_comfy.errors import WorkflowGraphError
+from runpod_comfy.near import nearest
 from runpod_comfy.workflow.graph import as_link, check_graph
-from runpod_comfy.workflow.object_info import accepts, nearest
+from runpod_comfy.workflow.object_info import accepts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -256,3 +256,13 @@ def test_one_title_for_two_values_is_refused_since_one_would_be_lost():
     with pytest.raises(TemplateError, match=r"#1 CLIPTextEncode and #2 CLIPTextEncode are both titled \$prompt"):
         draft_template({"1": node("a fox"), "2": node("a cat")})
     assert set(draft_template({"1": node("a fox"), "2": node("a fox")}).variables) == {"prompt"}
+
+
+@pytest.mark.parametrize("name", ["not", "self", "loop", "true", "class"])
+def test_a_word_of_jinja_or_python_is_no_name_for_a_variable(name):
+    node = {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox"}, "_meta": {"title": f"${name}"}}
+    with pytest.raises(TemplateError, match=rf"\${name}_value"):
+        draft_template({"6": node})
+    plain = {"6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox"}}}
+    with pytest.raises(TemplateError, match=f"such as {name}_value"):
+        draft_template(plain, add={name: "6.text"})

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from runpod_comfy.errors import TemplateError
+from runpod_comfy.near import nearest
 from runpod_comfy.workflow.authoring.find import find_places, own_title
-from runpod_comfy.workflow.authoring.names import name_places, same_value
+from runpod_comfy.workflow.authoring.names import is_taken, name_places, same_value
 from runpod_comfy.workflow.authoring.places import Place
 from runpod_comfy.workflow.authoring.titles import find_titled
 from runpod_comfy.workflow.authoring.write import jinja_text, template_text
 from runpod_comfy.workflow.declarations import ABSENT, Declaration
 from runpod_comfy.workflow.declarations_yaml import declarations_text
 from runpod_comfy.workflow.graph import as_link
-from runpod_comfy.workflow.object_info import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -162,6 +162,10 @@ def _asked_for(
         inputs = list(graph[matches[0]]["inputs"]) if matches else []
         there = f"Node {matches[0]} has: {', '.join(inputs)}." if inputs else "Nodes are named by id or title."
         raise TemplateError(f"{source}: {name}={where} names no input; it takes NAME=NODE.INPUT. {there}")
+    if is_taken(name):
+        raise TemplateError(
+            f"{source}: {name} is a word of Jinja or Python. Call the variable something else, such as {name}_value."
+        )
     if as_link(graph[matches[0]]["inputs"][input_name]) is not None:
         raise TemplateError(f"{source}: input {input_name} of node {matches[0]} is linked; it has no value to vary.")
     return name, _place(graph, info, matches[0], input_name, name)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from runpod_comfy.workflow.authoring.places import Place
 
-__all__ = ["name_places", "same_value", "slug"]
+__all__ = ["is_taken", "name_places", "same_value", "slug"]
 
 # Words that mean something else to Jinja.
 _TAKEN: Final = frozenset(
@@ -53,7 +53,16 @@ def slug(title: str) -> str:
         word = f"v_{word}"
     if not word.isidentifier():
         return ""
-    return f"{word}_value" if word in _TAKEN or keyword.iskeyword(word) else word
+    return f"{word}_value" if is_taken(word) else word
+
+
+def is_taken(name: str) -> bool:
+    """Whether a name means something else to Jinja or to Python, so that no template can use it.
+
+    >>> is_taken("not"), is_taken("loop"), is_taken("prompt")
+    (True, True, False)
+    """
+    return name in _TAKEN or keyword.iskeyword(name)
 
 
 def name_places(places: Iterable[Place], *, reserved: Iterable[str] = ()) -> Mapping[str, list[Place]]:

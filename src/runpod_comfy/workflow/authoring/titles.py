@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runpod_comfy.errors import TemplateError
+from runpod_comfy.workflow.authoring.names import is_taken
 from runpod_comfy.workflow.graph import as_link
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def find_titled(graph: Mapping[str, Any], *, source: str) -> list[Titled]:
     """Return the variables that titles name.
 
     Raises:
-        TemplateError: A title does not say which of several values it means, or there is none.
+        TemplateError: A title does not say which of several values it means, there is none, or its name is taken.
     """
     found = []
     for node_id, node in graph.items():
@@ -49,6 +50,12 @@ def find_titled(graph: Mapping[str, Any], *, source: str) -> list[Titled]:
         for part in _NEXT.split(title):
             if match := _PART.fullmatch(part.strip()):
                 name = match["name"]
+                if is_taken(name):
+                    raise TemplateError(
+                        f"{source}: node {node_id} ({node.get('class_type')}) is titled ${name}, which is a word of "
+                        f"Jinja or Python. Title it ${name}_value, for example.",
+                        template=source,
+                    )
                 input_name = match["input"] or _only_value(name, node_id, node, source)
                 _check(name, node_id, node, input_name, source)
                 found.append(Titled(name, node_id, input_name, match["needed"] is not None, match["help"] or ""))

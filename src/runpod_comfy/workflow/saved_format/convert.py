@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from runpod_comfy.errors import WorkflowGraphError
+from runpod_comfy.near import nearest
 from runpod_comfy.workflow.graph import as_link
-from runpod_comfy.workflow.object_info import nearest
 from runpod_comfy.workflow.saved_format.expand import expand
 from runpod_comfy.workflow.saved_format.groups import group_host, group_name
 from runpod_comfy.workflow.saved_format.model import read_saved

@@ -1,0 +1,1 @@
+"""What ``runpod-comfy doctor`` looks at: this machine (``here``), the place to run (``place``), what is in it."""
