@@ -3,19 +3,23 @@
 `python .ci/pages.py` writes; a test compares. In a page, such a part stands between two comments.
 """
 
-import inspect
 import re
 from pathlib import Path
 
 import click
 import yaml
 
-from runpod_comfy import errors
 from runpod_comfy.cli import verbs
+from runpod_comfy.error_codes import CODES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 _WIDTH = 96
+_PAID = {
+    "no": "Nothing was paid for.",
+    "maybe": "GPU time may have been paid for.",
+    "yes": "GPU time was paid for.",
+}
 
 
 def made_parts() -> dict[str, str]:
@@ -55,10 +59,10 @@ def _command(name: str, command: click.Command | None, parent: click.Context, *,
 
 def _error_codes() -> list[str]:
     parts = []
-    for name in errors.__all__:
-        kind = getattr(errors, name)
-        text = inspect.cleandoc(kind.__doc__).partition("Attributes:")[0].strip()
-        parts.append(f"### `{kind().code}`\n\n`{name}` in Python. {text.replace('``', '`')}")
+    for code, each in CODES.items():
+        python = f" In Python `{each.error}`." if each.error else ""
+        about = f"*Exit code {each.exit_code}. {_PAID[each.paid]}{python}*"
+        parts.append(f"### `{code}`\n\n{each.means} {each.next_step}\n\n{about}")
     return parts
 
 
