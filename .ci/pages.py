@@ -15,6 +15,11 @@ from runpod_comfy.error_codes import CODES
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 _WIDTH = 96
+_PAID = {
+    "no": "Nothing was paid for.",
+    "maybe": "GPU time may have been paid for.",
+    "yes": "GPU time was paid for.",
+}
 
 
 def made_parts() -> dict[str, str]:
@@ -53,12 +58,12 @@ def _command(name: str, command: click.Command | None, parent: click.Context, *,
 
 
 def _error_codes() -> list[str]:
-    paid = {"no": "Nothing was paid for.", "yes": "GPU time was used.", "maybe": "GPU time may have been used."}
-    return [
-        f"### `{each.code}`\n\n{each.means} {each.next_step}\n\nExit code {each.exit_code}. {paid[each.paid]}"
-        + (f" `{each.error}` in Python." if each.error else "")
-        for each in CODES.values()
-    ]
+    parts = []
+    for code, each in CODES.items():
+        python = f" In Python `{each.error}`." if each.error else ""
+        about = f"*Exit code {each.exit_code}. {_PAID[each.paid]}{python}*"
+        parts.append(f"### `{code}`\n\n{each.means} {each.next_step}\n\n{about}")
+    return parts
 
 
 def _llms() -> str:
