@@ -35,9 +35,10 @@ def test_whatever_was_said_to_be_written_survives_a_kill(tmp_path):
     path = tmp_path / "jobs.sqlite"
     rng = random.Random(5)
     said = {}
-    for _ in range(6):
+    for turn in range(6):
+        # Numbers of its own: the one before may have been killed between a step and its word.
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), str(len(said))], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WRITER, str(path), str(turn * 100_000)], stdout=subprocess.PIPE, text=True
         )
         first = writer.stdout.readline()
         time.sleep(rng.random() / 10)
