@@ -12,13 +12,15 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
+_REAL_COMFYUI_URL = os.environ.get("COMFYUI_URL")  # before tests are kept from seeing it
+
+
 @pytest.fixture(scope="session")
 def real_comfyui_url():
     """The address of a real ComfyUI server; tests that ask for it are marked `real_comfyui`."""
-    url = os.environ.get("COMFYUI_URL")
-    if not url:
+    if not _REAL_COMFYUI_URL:
         pytest.skip("no COMFYUI_URL")
-    return url
+    return _REAL_COMFYUI_URL
 
 
 @pytest.fixture(scope="session")
@@ -33,18 +35,24 @@ def storage():
     server.stop()
 
 
+_SETTINGS = ("RUNPOD_COMFY_PROFILE", "RUNPOD_API_KEY", "RUNPOD_ENDPOINT_ID", "RUNPOD_ENDPOINT_BASE_URL", "COMFYUI_URL")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_this_machine(tmp_path_factory):
+    """Tests, and what several share, must not read the key, the profile or the addresses of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUNPOD_COMFY_CONFIG", str(tmp_path_factory.getbasetemp() / "no-profile" / "config.toml"))
+        for name in _SETTINGS:
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch, tmp_path_factory):
-    """Tests must not read the key, the profile or the addresses of whoever runs them."""
-    # One for each test: what one submits, another must not collect.
+def _nothing_of_other_tests(monkeypatch, tmp_path_factory, _no_settings_of_this_machine):
+    """What one test submits another must not collect, nor does it inherit settings."""
     monkeypatch.setenv("RUNPOD_COMFY_LEDGER", str(tmp_path_factory.mktemp("ledger") / "jobs.sqlite"))
-    monkeypatch.setenv("RUNPOD_COMFY_CONFIG", str(tmp_path_factory.getbasetemp() / "no-profile" / "config.toml"))
     monkeypatch.setenv("RUNPOD_COMFY_CACHE", str(tmp_path_factory.mktemp("cache")))
-    for name in (
-        "RUNPOD_COMFY_PROFILE",
-        "RUNPOD_API_KEY",
-        "RUNPOD_ENDPOINT_ID",
-        "RUNPOD_ENDPOINT_BASE_URL",
-        "COMFYUI_URL",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    for name in _SETTINGS:
+        monkeypatch.setenv(name, "")  # so that it is unset again after a test that sets it otherwise
+        monkeypatch.delenv(name)

@@ -46,15 +46,17 @@ def test_one_file_holds_the_pictures(made):
     assert [each[:23] for each in thumbs] == ["data:image/webp;base64,"] * 2
 
 
-def test_the_page_opens_in_a_browser_on_request(made, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("made")
+def test_the_page_opens_in_a_browser_on_request(shell, folder, tmp_path):
     noted = tmp_path / "opened"
     script = tmp_path / "browser"
     script.write_text(f"#!{sys.executable}\nimport sys\nopen({str(noted)!r}, 'w').write(sys.argv[1])\n")
     script.chmod(0o755)
-    monkeypatch.setenv("BROWSER", f"{script} %s")
-    result = made("gallery", "out", "--open")
-    assert result.code == 0
-    assert noted.read_text() == (result.folder / "out" / "gallery.html").as_uri()
+    # A process of its own: which browser there is is looked up once in each.
+    opening = shell("runpod-comfy gallery out --open", env={"BROWSER": f"{script} %s"})
+    opening.communicate(timeout=30)
+    assert opening.returncode == 0
+    assert noted.read_text() == (folder / "out" / "gallery.html").as_uri()
 
 
 def test_a_folder_that_is_no_dataset_is_refused(cli):

@@ -128,6 +128,7 @@ def test_every_line_that_a_run_writes_is_as_the_published_schema_says(executor, 
 
 def test_the_metadata_is_written_while_the_run_goes_on(executor, template, tmp_path, monkeypatch):
     monkeypatch.setattr("runpod_comfy.dataset.folder._METADATA_EVERY_S", 0.01)
+    monkeypatch.setattr("runpod_comfy.dataset.folder._METADATA_SHARE", 0)
     seen = []
 
     def look(_tally):
