@@ -27,6 +27,8 @@ from runpod_comfy import (
 )
 from runpod_comfy.media.html import MAX_THUMBNAILS
 
+pytestmark = pytest.mark.one_python
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&.png"

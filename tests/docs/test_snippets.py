@@ -23,6 +23,8 @@ from runpod_comfy import _loop
 from runpod_comfy.cli.verbs import run_command
 from runpod_comfy.emulator.comfyui import ComfyUIStandIn
 
+pytestmark = pytest.mark.one_python
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 LANGUAGES = {"console", "bash", "python", "text", "json", "yaml", "toml", "csv", "jinja", "dockerfile"}

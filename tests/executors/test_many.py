@@ -15,6 +15,8 @@ from runpod_comfy.emulator.lifecycle import Topic
 from runpod_comfy.events import OutputReady
 from runpod_comfy.results import Origin, OutputFile, WorkflowOutputImage
 
+pytestmark = pytest.mark.one_python
+
 TEMPLATE = WorkflowTemplate.from_string('{"3": {"class_type": "KSampler", "inputs": {"seed": 1}}}')
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -33,6 +34,8 @@ from runpod_comfy.results import Origin, WorkflowOutputImage
 from runpod_comfy.serverless.api import FINAL_STATES, JobStatus, StreamAnswer
 from runpod_comfy.serverless.connect import EndpointLink
 from runpod_comfy.serverless.habits import EndpointHabits
+
+pytestmark = pytest.mark.one_python
 
 BATCHES = 3
 

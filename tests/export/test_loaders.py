@@ -20,6 +20,8 @@ from runpod_comfy.export.to_hf import export_hf, refresh_in_place
 from runpod_comfy.export.to_parquet import export_parquet
 from runpod_comfy.export.to_webdataset import export_webdataset
 
+pytestmark = pytest.mark.one_python
+
 LARGEST_SEED = 2**64 - 1
 COLUMNS = {"text", "sku", "prompt", "cfg", "seed", "row", "sample", "id", "width", "height", "sha256"}
 

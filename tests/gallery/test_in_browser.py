@@ -20,7 +20,7 @@ from runpod_comfy.gallery.page import Gallery, run_of
 from runpod_comfy.gallery.single import write_single_page
 
 # One process of several has them all, and one browser.
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.one_python]
 
 IMAGES = 47 * 2 + 1  # 48 tasks of two samples; one of them failed and is one tile
 HOSTILE = [
