@@ -1,12 +1,4 @@
-"""The one background event loop, and the two ways to wait for what runs on it.
-
-All I/O of a process runs on one loop in a daemon thread. Sync callers wait for it; async callers get a task of their
-own loop. So both share one connection pool and one rate limiter, a running loop (a notebook) is no obstacle, and big
-answers are never parsed on the caller's loop.
-
-What is handed over is always a factory and never a coroutine, so that nothing is left unawaited when the hand-over
-fails. Work that is given up is cancelled, and its clean-up is waited for: that is where remote jobs are cancelled.
-"""
+"""The loop itself, its thread, the work on it, and how other threads and loops wait for that work."""
 
 from __future__ import annotations
 
@@ -16,7 +8,6 @@ import concurrent.futures
 import contextvars
 import logging
 import os
-import queue
 import signal
 import threading
 import time
@@ -26,21 +17,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator
 
 __all__ = [
     "CLEANUP_S",
+    "SLICE_S",
+    "Background",
+    "Running",
+    "Shared",
     "abandon",
-    "be_patient",
-    "close_shared",
-    "farewells_said",
-    "iterate_async",
-    "iterate_sync",
-    "lasting",
-    "outlive",
+    "cleaned_up",
+    "current",
+    "get_background",
+    "here",
     "run_async",
     "run_sync",
-    "shared",
 ]
 
 logger = logging.getLogger(__name__)
@@ -50,24 +41,22 @@ T = TypeVar("T")
 CLEANUP_S = 5.0
 """How long giving up waits for the clean-up of what was given up."""
 
-_SLICE_S = 0.2
+SLICE_S = 0.2
 """Waits are cut into slices: a signal that lands just before a lock blocks is else seen only when the lock is free, and
 on Windows a blocked wait cannot be interrupted at all."""
 
-_BUFFERED_ITEMS = 64
 
-
-class _Background:
+class Background:
     """A running loop, its thread, the work on it, and what the work shares."""
 
     def __init__(self) -> None:
         self.loop = _new_event_loop()
-        self.running: set[_Running[Any]] = set()
+        self.running: set[Running[Any]] = set()
         self.users: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self.farewells: set[asyncio.Task[Any]] = set()
         self.patient_until_s = float("-inf")
         self.lasting: set[asyncio.Task[Any]] = set()
-        self.shared: dict[Hashable, _Shared[Any]] = {}
+        self.shared: dict[Hashable, Shared[Any]] = {}
         self.thread = threading.Thread(target=self._run, name="runpod-comfy", daemon=True)
         self.thread.start()
 
@@ -79,9 +68,9 @@ class _Background:
         _here.background = self
         self.loop.run_forever()
 
-    def start(self, work: Callable[[], Coroutine[Any, Any, T]]) -> _Running[T]:
+    def start(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Running[T]:
         self.users.add(threading.current_thread())
-        running: _Running[T] = _Running(self, contextvars.copy_context())
+        running: Running[T] = Running(self, contextvars.copy_context())
         self.loop.call_soon_threadsafe(running.begin, work)
         return running
 
@@ -106,7 +95,7 @@ class _Background:
             deadline_s = max(begun_s + within_s, self.patient_until_s)
             if self.loop.time() >= deadline_s:
                 break
-            await asyncio.wait(found, timeout=min(_SLICE_S, deadline_s - self.loop.time()))
+            await asyncio.wait(found, timeout=min(SLICE_S, deadline_s - self.loop.time()))
 
     def _unfinished(self) -> set[asyncio.Task[Any]]:
         return self.farewells | self.lasting | {running.task for running in self.running if running.task is not None}
@@ -129,7 +118,7 @@ class _Background:
             while not draining.done():
                 if time.monotonic() > max(begun_s + 2 * CLEANUP_S + 1, self.patient_until_s + CLEANUP_S):
                     break
-                concurrent.futures.wait([draining], timeout=_SLICE_S)
+                concurrent.futures.wait([draining], timeout=SLICE_S)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(1)
         if not self.thread.is_alive():
@@ -149,10 +138,10 @@ class _End(Generic[T]):
         return cast("T", self.value)
 
 
-class _Running(Generic[T]):
+class Running(Generic[T]):
     """One piece of work on the background loop, seen from another thread."""
 
-    def __init__(self, background: _Background, context: contextvars.Context) -> None:
+    def __init__(self, background: Background, context: contextvars.Context) -> None:
         self._background = background
         self._context = context
         self._given_up = False
@@ -201,7 +190,7 @@ class _Running(Generic[T]):
         """Wait in slices, so that signals get through; True where the work has ended."""
         with self.awaited():
             while not self.outcome.done():
-                left_s = _SLICE_S if until_s is None else min(_SLICE_S, until_s - time.monotonic())
+                left_s = SLICE_S if until_s is None else min(SLICE_S, until_s - time.monotonic())
                 if left_s <= 0:
                     return False
                 concurrent.futures.wait([self.outcome], timeout=left_s)
@@ -217,7 +206,7 @@ class _Running(Generic[T]):
             self.waiter = None
 
 
-class _Shared(Generic[T]):
+class Shared(Generic[T]):
     """One resource of the loop: made once, closed once."""
 
     def __init__(self, make: Callable[[], Awaitable[T]], close: Callable[[T], Awaitable[None]]) -> None:
@@ -245,7 +234,7 @@ class _Shared(Generic[T]):
 
 _lock = threading.Lock()
 _here = threading.local()  # the loop's thread knows it also while the process ends
-_background: _Background | None = None
+_background: Background | None = None
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
@@ -269,11 +258,23 @@ def _has_standard_streams() -> bool:
     return True
 
 
-def _get_background() -> _Background:
+def here() -> Background | None:
+    """Return the loop whose thread this is, if it is one; also while the process ends."""
+    found: Background | None = getattr(_here, "background", None)
+    return found
+
+
+def current() -> Background | None:
+    """Return the process's loop, if it has one and does not end."""
+    return _background
+
+
+def get_background() -> Background:
+    """Return the process's loop, which starts at the first call."""
     global _background  # noqa: PLW0603 - one loop for each process
     with _lock:
         if _background is None or not _background.thread.is_alive():
-            _background = _Background()
+            _background = Background()
         return _background
 
 
@@ -293,7 +294,7 @@ def _drain_at_exit() -> None:
     with suppress(KeyboardInterrupt):
         # Other threads of the program may still work; the interpreter waits for them, and so does this.
         while _background is not None and _background.awaited():
-            time.sleep(_SLICE_S / 4)
+            time.sleep(SLICE_S / 4)
     with _lock:
         background, _background = _background, None
     if background is not None and background.thread.is_alive():
@@ -320,7 +321,7 @@ def run_sync(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     Raises:
         RuntimeError: Called from the background loop itself, which would wait for ever.
     """
-    background = _get_background()
+    background = get_background()
     if threading.current_thread() is background.thread:
         raise RuntimeError("A sync method was called on the library's own loop; use the async one there.")
     running = background.start(work)
@@ -342,70 +343,31 @@ def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
         RuntimeError: No event loop runs in this thread. ``work`` was not called then.
     """
     loop = asyncio.get_running_loop()
-    running = _get_background().start(work)
+    running = get_background().start(work)
     task = loop.create_task(_follow(running))
     # A task that is cancelled before its first step never gets to give its work up.
     task.add_done_callback(lambda _: running.give_up())
     return task
 
 
-async def _follow(running: _Running[T]) -> T:
+async def _follow(running: Running[T]) -> T:
     try:
         end = await asyncio.shield(asyncio.wrap_future(running.outcome))
     except asyncio.CancelledError:
         running.give_up()
         # A bare wrapped future would be done the moment it is cancelled, before the clean-up has begun.
-        await _cleaned_up(running)
+        await cleaned_up(running)
         raise
     if isinstance(end.error, concurrent.futures.CancelledError):
         raise asyncio.CancelledError
     return end.get()
 
 
-async def _cleaned_up(running: _Running[Any]) -> None:
+async def cleaned_up(running: Running[Any]) -> None:
     """Wait for the end of work that was given up, however it ends."""
     with suppress(asyncio.CancelledError, TimeoutError):
         async with asyncio.timeout(CLEANUP_S):
             await asyncio.shield(asyncio.wrap_future(running.outcome))
-
-
-def outlive(farewell: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
-    """Start what must be done before the process ends, whoever stops waiting for it. On the loop only."""
-    background: _Background | None = getattr(_here, "background", None)
-    if background is None:
-        raise RuntimeError("Only work on the background loop can be outlived.")
-    task = background.loop.create_task(farewell())
-    background.farewells.add(task)
-    task.add_done_callback(background.farewells.discard)
-    return task
-
-
-def lasting(work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
-    """Start work that goes on between its callers' calls; it is cancelled when the process ends. On the loop only."""
-    background: _Background | None = getattr(_here, "background", None)
-    if background is None:
-        raise RuntimeError("Only the background loop has work that lasts.")
-    task = background.loop.create_task(work())
-    background.lasting.add(task)
-    task.add_done_callback(background.lasting.discard)
-    return task
-
-
-def be_patient(seconds: float) -> None:
-    """Let the end of the process wait so long for what must be done before it, if that takes so long. On the loop."""
-    background: _Background | None = getattr(_here, "background", None)
-    if background is not None:
-        background.patient_until_s = max(background.patient_until_s, background.loop.time() + seconds)
-
-
-async def farewells_said() -> None:
-    """Wait for what outlives whoever started it, about as long as the end of the process would. On the loop only."""
-    background: _Background | None = getattr(_here, "background", None)
-    if background is not None:
-        mine = asyncio.current_task()
-        await background.finished(
-            lambda: {each for each in background.farewells if each is not mine}, within_s=CLEANUP_S
-        )
 
 
 def abandon() -> None:
@@ -413,113 +375,3 @@ def abandon() -> None:
     global _background  # noqa: PLW0603 - one loop for each process
     with _lock:
         _background = None
-
-
-async def shared(key: Hashable, make: Callable[[], Awaitable[T]], close: Callable[[T], Awaitable[None]]) -> T:
-    """Return the loop's one resource of that key, making it at first use; it is closed at exit. On the loop only."""
-    background = _background
-    if background is None or asyncio.get_running_loop() is not background.loop:
-        raise RuntimeError("Shared resources belong to the background loop.")
-    resource = background.shared.get(key)
-    if resource is None or resource.failed:
-        resource = background.shared[key] = _Shared(make, close)
-    # Shielded: one caller's cancellation must not take it from the others.
-    result: T = await asyncio.shield(resource.making)
-    return result
-
-
-async def close_shared(key: Hashable) -> None:
-    """Close the loop's resource of that key now, where there is one. On the loop only."""
-    if _background is not None and (resource := _background.shared.pop(key, None)) is not None:
-        await resource.close()
-
-
-class _Channel(Generic[T]):
-    """Items on their way from a generator on the loop to another thread, with back-pressure."""
-
-    def __init__(self, make: Callable[[], AsyncGenerator[T]], on_item: Callable[[], None]) -> None:
-        self._make = make
-        self._on_item = on_item
-        self._room = asyncio.Semaphore(_BUFFERED_ITEMS)
-        self.items: queue.SimpleQueue[T] = queue.SimpleQueue()
-
-    async def pump(self) -> None:
-        source = self._make()
-        try:
-            async for item in source:
-                await self._room.acquire()
-                self.items.put(item)
-                self._on_item()
-        finally:
-            await source.aclose()
-
-    def took_one(self, background: _Background) -> None:
-        with suppress(RuntimeError):
-            background.loop.call_soon_threadsafe(self._room.release)
-
-
-def iterate_sync(make: Callable[[], AsyncGenerator[T]]) -> Iterator[T]:
-    """Yield what an async generator on the background loop yields; leaving early closes it and waits for that.
-
-    Nothing starts before the first item is asked for.
-    """
-    background = _get_background()
-    if threading.current_thread() is background.thread:
-        raise RuntimeError("A sync method was called on the library's own loop; use the async one there.")
-    news = threading.Event()
-    channel = _Channel(make, news.set)
-    running = background.start(channel.pump)
-    running.outcome.add_done_callback(lambda _: news.set())
-    try:
-        while True:
-            news.clear()
-            ended = running.outcome.done()
-            with suppress(queue.Empty):
-                while True:
-                    yield channel.items.get_nowait()
-                    channel.took_one(background)
-            if ended:
-                break
-            with running.awaited():
-                while not news.wait(_SLICE_S):
-                    pass
-    except BaseException:
-        # A forked child has no such thread, and the work is its parent's.
-        if background.thread.is_alive():
-            running.give_up()
-            # The garbage collector may close this on the loop's own thread, where waiting would stop all work.
-            if threading.current_thread() is not background.thread:
-                running.wait(until_s=time.monotonic() + CLEANUP_S)
-        raise
-    running.outcome.result().get()
-
-
-async def iterate_async(make: Callable[[], AsyncGenerator[T]]) -> AsyncIterator[T]:
-    """Yield what an async generator on the background loop yields; leaving early closes it and waits for that."""
-    background = _get_background()
-    loop = asyncio.get_running_loop()
-    news = asyncio.Event()
-
-    def tell() -> None:
-        with suppress(RuntimeError):  # the caller's loop is closed
-            loop.call_soon_threadsafe(news.set)
-
-    channel = _Channel(make, tell)
-    running = background.start(channel.pump)
-    running.outcome.add_done_callback(lambda _: tell())
-    try:
-        while True:
-            news.clear()
-            ended = running.outcome.done()
-            with suppress(queue.Empty):
-                while True:
-                    yield channel.items.get_nowait()
-                    channel.took_one(background)
-            if ended:
-                break
-            await news.wait()
-    except BaseException:
-        running.give_up()
-        await _cleaned_up(running)
-        raise
-    running.outcome.result().get()
