@@ -96,7 +96,7 @@ def _wait_for(path: Path) -> None:
 async def _work(folder: Path, job_count: int) -> None:
     """Collect what is under way, then submit what was not submitted yet; may be killed at any moment."""
     from runpod_comfy import RunpodComfyError, RunpodComfyWorkflowExecutor  # noqa: PLC0415 - see above
-    from runpod_comfy.ledger import Ledger  # noqa: PLC0415 - likewise
+    from runpod_comfy.ledger import Ledger, collectable  # noqa: PLC0415 - likewise
 
     book = Ledger(folder / "jobs.sqlite")
     executor = RunpodComfyWorkflowExecutor(
@@ -128,11 +128,11 @@ async def _work(folder: Path, job_count: int) -> None:
             print(f"task {task}: {type(exc).__name__}: {exc}"[:300], file=sys.stderr)
 
     book.recover()
-    await asyncio.gather(*(collect(row) for row in book.collectable()))
+    await asyncio.gather(*(collect(row) for row in collectable(book)))
     known = {row.entry.recipe.variables["task"] for row in book.submissions()}
     await asyncio.gather(*(submit(task) for task in range(job_count) if task not in known))
     # What an error left under way, as when a key server was away for long, is collected once more.
-    await asyncio.gather(*(collect(row) for row in book.collectable()))
+    await asyncio.gather(*(collect(row) for row in collectable(book)))
     print("all done")
 
 

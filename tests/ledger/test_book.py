@@ -10,7 +10,7 @@ import pytest
 
 from runpod_comfy import ConfigurationError, JobInUse, LedgerError
 from runpod_comfy.dialects.numbered import Line
-from runpod_comfy.ledger import MOST_RERUNS, Entry, Ledger, Recipe, SavedOutput, State
+from runpod_comfy.ledger import MOST_RERUNS, Entry, Ledger, Recipe, SavedOutput, State, collectable
 
 
 def entry(name="s1", **more):
@@ -206,14 +206,14 @@ def lost(ledger, name, parent_id=None):
 
 def test_a_loss_is_collected_by_its_newest_try_until_it_was_tried_often(ledger, machines):
     lost(ledger, "first")
-    assert [row.submission_id for row in ledger.collectable()] == ["first"]
+    assert [row.submission_id for row in collectable(ledger)] == ["first"]
     for number in range(1, MOST_RERUNS):
         machines.clock.now_s += 1
         lost(ledger, f"again-{number}", parent_id="first")
-        assert [row.submission_id for row in ledger.collectable()] == [f"again-{number}"]
+        assert [row.submission_id for row in collectable(ledger)] == [f"again-{number}"]
     machines.clock.now_s += 1
     lost(ledger, "the last", parent_id="first")
-    assert ledger.collectable() == []
+    assert collectable(ledger) == []
 
 
 def test_a_loss_that_a_later_try_made_good_is_not_collected(ledger, machines):
@@ -223,14 +223,14 @@ def test_a_loss_that_a_later_try_made_good_is_not_collected(ledger, machines):
         ledger.begin(entry(name, parent_id="first", batches=(0,)))
         ledger.accepted(name, f"job-{name}")
         ledger.now_is(name, state)
-    assert ledger.collectable() == []
+    assert collectable(ledger) == []
 
 
 def test_a_try_that_was_refused_is_none(ledger):
     lost(ledger, "first")
     ledger.begin(entry("again", parent_id="first", batches=(0,)))
     ledger.now_is("again", State.REFUSED)
-    assert [row.submission_id for row in ledger.collectable()] == ["first"]
+    assert [row.submission_id for row in collectable(ledger)] == ["first"]
 
 
 def test_the_newest_try_is_the_last_one_also_where_the_clock_was_set_back(ledger, machines):
@@ -238,7 +238,7 @@ def test_the_newest_try_is_the_last_one_also_where_the_clock_was_set_back(ledger
     for name in ("again-1", "again-2"):
         machines.clock.now_s -= 3600
         lost(ledger, name, parent_id="first")
-    assert [row.submission_id for row in ledger.collectable()] == ["again-2"]
+    assert [row.submission_id for row in collectable(ledger)] == ["again-2"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are always text")

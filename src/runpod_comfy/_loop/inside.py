@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from runpod_comfy._loop.background import CLEANUP_S, Shared, current, here
 
 if TYPE_CHECKING:
-    from runpod_comfy._loop.background import Background
     from collections.abc import Awaitable, Callable, Coroutine, Hashable
+
+    from runpod_comfy._loop.background import Background
 
 __all__ = ["be_patient", "close_shared", "farewells_said", "lasting", "outlive", "shared"]
 

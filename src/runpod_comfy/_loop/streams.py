@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from runpod_comfy._loop.background import CLEANUP_S, SLICE_S, cleaned_up, get_background
 
 if TYPE_CHECKING:
-    from runpod_comfy._loop.background import Background
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+
+    from runpod_comfy._loop.background import Background
 
 __all__ = ["iterate_async", "iterate_sync"]
 

@@ -122,13 +122,13 @@ class _Collection:
         """Collect and report; returns the exit code."""
         import asyncio  # noqa: PLC0415 - 20 ms that `--help` and completion need not wait for
 
-        from runpod_comfy.ledger import State  # noqa: PLC0415 - `--help` needs no database
+        from runpod_comfy.ledger import State, collectable  # noqa: PLC0415 - `--help` needs no database
 
         ledger = open_own_ledger()
         try:
             ledger.recover()
             if every:
-                wanted = [_Wanted(row.job_id or "", row.entry.endpoint_id, row) for row in ledger.collectable()]
+                wanted = [_Wanted(row.job_id or "", row.entry.endpoint_id, row) for row in collectable(ledger)]
             else:
                 wanted = [self._wanted(job, ledger.find(job)) for job in jobs]
             asyncio.run(self._collect(wanted))

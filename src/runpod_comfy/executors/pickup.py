@@ -14,7 +14,7 @@ from runpod_comfy.executors.request import workflow_request
 from runpod_comfy.executors.rerun import Following, rerunning
 from runpod_comfy.executors.saved import saved_before
 from runpod_comfy.executors.shelf import Shelf
-from runpod_comfy.ledger import UNDER_WAY, State
+from runpod_comfy.ledger import UNDER_WAY, State, newest_try, with_tries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -72,7 +72,7 @@ async def pick_up(
         if now.submission_id == current.submission_id:
             break
         await asyncio.to_thread(ledger.release, current.submission_id)
-    newest = await asyncio.to_thread(ledger.newest_try, asked)
+    newest = await asyncio.to_thread(newest_try, ledger, asked)
     if asked.state is State.DONE or (now is asked and newest.state in {State.SENDING, State.UNCERTAIN}):
         on_lost = "raise"  # it has brought all that it was paid for; or that may be on its way
     followed = _followed(link, ledger, now, settings=settings, prepare=prepare, shelf=shelf, on_lost=on_lost)
@@ -86,7 +86,7 @@ def _to_read(ledger: Ledger, asked: Submitted) -> Submitted:
     """Return what can bring the rest of a job: itself, or the newest submission that makes its loss good. Blocks."""
     if asked.state is not State.INCOMPLETE:
         return asked
-    newest = ledger.newest_try(asked)
+    newest = newest_try(ledger, asked)
     return newest if newest.submission_id != asked.submission_id and newest.state in _WORTH_READING else asked
 
 
@@ -98,7 +98,7 @@ async def _after_saved(
         held = await stack.enter_async_context(AsyncExitStack())
         held.push_async_callback(Record(ledger, current.submission_id).release)
         await stack.enter_async_context(aclosing(followed))
-        rows = await asyncio.to_thread(ledger.with_tries, asked)
+        rows = await asyncio.to_thread(with_tries, ledger, asked)
         events = await asyncio.to_thread(lambda: list(saved_before(ledger, rows)))
         for event in events:
             yield event

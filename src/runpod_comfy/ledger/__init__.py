@@ -1,7 +1,7 @@
 """What was submitted and what arrived, in one SQLite file that outlives every process.
 
-``rows`` are the values, ``schema`` the file, ``holders`` says who reads a job, ``book`` is the ledger itself,
-``private`` decides what of a template's variables is kept.
+``rows`` are the values, ``schema`` the tables, ``file`` is the open file, ``holders`` says who reads a job, ``book`` is
+the ledger itself, ``tries`` what makes losses good, ``private`` decides what of a template's variables is kept.
 
 Never in it: input images, API keys, the rendered workflow.
 """
@@ -21,6 +21,7 @@ from runpod_comfy.ledger.rows import (
     State,
     Submitted,
 )
+from runpod_comfy.ledger.tries import collectable, newest_try, with_tries
 
 __all__ = [
     "ENDED",
@@ -33,5 +34,8 @@ __all__ = [
     "SavedOutput",
     "State",
     "Submitted",
+    "collectable",
     "keepable_variables",
+    "newest_try",
+    "with_tries",
 ]

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sqlite3
-import threading
 import time
 import weakref
 from dataclasses import asdict
@@ -19,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_comfy.dialects.numbered import Line
 from runpod_comfy.errors import ConfigurationError, JobInUse, LedgerError
-from runpod_comfy.ledger.holders import is_alive, this_process
+from runpod_comfy.ledger.file import LedgerFile
+from runpod_comfy.ledger.holders import is_alive
 from runpod_comfy.ledger.records import SELECT, holder_in, may_become, submitted_in
-from runpod_comfy.ledger.rows import ENDED, MOST_RERUNS, UNDER_WAY, JobTimes, SavedOutput, State
-from runpod_comfy.ledger.schema import connect
+from runpod_comfy.ledger.rows import ENDED, JobTimes, SavedOutput, State
+from runpod_comfy.ledger.tries import settle_reruns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    import sqlite3
+    from collections.abc import Callable, Iterable, Sequence
 
     from runpod_comfy.ledger.holders import Holder
     from runpod_comfy.ledger.rows import Entry, Submitted
@@ -58,29 +58,25 @@ class Ledger:
         self.path = Path(path)
         self._clock = clock
         self._alive = alive
-        self._lock = threading.Lock()
-        self._open()
+        self._file = LedgerFile(self.path, clock=clock)
+        # Whoever forgets a ledger without closing it leaves no connection open.
+        weakref.finalize(self, self._file.close)
         self._tidy()
 
     def __repr__(self) -> str:
         return f"Ledger({os.fspath(self.path)!r})"
 
-    def _open(self) -> None:
-        self._connection = connect(self.path)
-        # Whoever forgets a ledger without closing it leaves no connection open.
-        weakref.finalize(self, self._connection.close)
-        self._connection.row_factory = sqlite3.Row
-        self._pid = os.getpid()
-        self.holder = this_process(self._clock())
-        self._registered = False
+    @property
+    def holder(self) -> Holder:
+        """Who this is to other processes."""
+        return self._file.holder
 
     def close(self) -> None:
         """Let go of every job that this process reads, and of the file."""
-        with contextlib.suppress(LedgerError), self._transaction() as db:
+        with contextlib.suppress(LedgerError), self._file.transaction() as db:
             db.execute("UPDATE submissions SET holder_id = NULL WHERE holder_id = ?", (self.holder.holder_id,))
             db.execute("DELETE FROM holders WHERE holder_id = ?", (self.holder.holder_id,))
-        with self._lock:
-            self._connection.close()
+        self._file.close()
 
     # -- a submission's life -------------------------------------------------------------------------------------------
 
@@ -95,7 +91,7 @@ class Ledger:
             JobInUse: Another one reads that; whoever does makes them again.
         """
         now_s = self._clock()
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             taken_over = None if while_reading is None else self._lost_hold(db, while_reading)
             if taken_over is not None:
                 raise taken_over
@@ -132,7 +128,7 @@ class Ledger:
 
     def accepted(self, submission_id: str, job_id: str) -> None:
         """Note the job's id as soon as RunPod has told it."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute(
                 "UPDATE submissions SET state = ?, job_id = ?, note = '', changed_s = ?"
                 " WHERE submission_id = ? AND state IN (?, ?)",
@@ -141,14 +137,14 @@ class Ledger:
 
     def reading(self, submission_id: str) -> int:
         """Note that this process begins to read the job's stream, and return which reader of it that is."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute("UPDATE submissions SET reads = reads + 1 WHERE submission_id = ?", (submission_id,))
             row = db.execute("SELECT reads FROM submissions WHERE submission_id = ?", (submission_id,)).fetchone()
             return int(row["reads"]) if row is not None else 0
 
     def now_is(self, submission_id: str, state: State, *, note: str = "", gpu_s: float | None = None) -> None:
         """Note how a submission stands. What has ended stays as it is, but that the rest of it may still arrive."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             row = db.execute("SELECT state FROM submissions WHERE submission_id = ?", (submission_id,)).fetchone()
             if row is None or not may_become(State(row["state"]), state):
                 return
@@ -162,7 +158,7 @@ class Ledger:
         self, submission_id: str, *, delay_s: float | None, execution_s: float | None, worker_id: str | None
     ) -> None:
         """Note what RunPod says of an ended job's times; that is what it bills at least."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO times VALUES (?, ?, ?, ?, ?)",
                 (submission_id, delay_s, execution_s, worker_id, self._clock()),
@@ -172,7 +168,7 @@ class Ledger:
         """Return the times of ended jobs, by submission id."""
         return {
             row["submission_id"]: JobTimes(**{name: row[name] for name in JobTimes.__slots__})
-            for row in self._rows("SELECT * FROM times")
+            for row in self._file.rows("SELECT * FROM times")
         }
 
     # -- what arrived --------------------------------------------------------------------------------------------------
@@ -199,7 +195,7 @@ class Ledger:
             over. What it had taken from the stream until then nobody else can get, so it is noted all the same.
         """
         lines = list(lines)
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             taken_over = self._lost_hold(db, submission_id, reader)
             # Who took over has missed these batches, and passes over only what was here when they were ordered again.
             again = self._made_again(db, submission_id) if taken_over is not None else frozenset()
@@ -251,7 +247,7 @@ class Ledger:
 
     def placed(self, submission_id: str, paths: Iterable[tuple[int, str]]) -> None:
         """Note where outputs have got their names, by their number."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.executemany(
                 "UPDATE outputs SET path = ?, part = NULL WHERE submission_id = ? AND number = ?",
                 [(path, submission_id, number) for number, path in paths],
@@ -259,7 +255,7 @@ class Ledger:
 
     def lost(self, submission_id: str, number: int) -> None:
         """Forget an output whose bytes are gone before it had a name, and the line that brought it."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute(
                 "DELETE FROM lines WHERE submission_id = ? AND seq ="
                 " (SELECT line FROM outputs WHERE submission_id = ? AND number = ?)",
@@ -269,17 +265,17 @@ class Ledger:
 
     def lines(self, submission_id: str) -> list[Line]:
         """Return the lines that are here, in order."""
-        rows = self._rows("SELECT * FROM lines WHERE submission_id = ? ORDER BY seq", submission_id)
+        rows = self._file.rows("SELECT * FROM lines WHERE submission_id = ? ORDER BY seq", submission_id)
         return [Line(row["seq"], row["batch"], bool(row["ends_batch"]), bool(row["ends_job"])) for row in rows]
 
     def outputs(self, submission_id: str) -> list[SavedOutput]:
         """Return the outputs that are here, in the order of arrival."""
-        rows = self._rows("SELECT * FROM outputs WHERE submission_id = ? ORDER BY number", submission_id)
+        rows = self._file.rows("SELECT * FROM outputs WHERE submission_id = ? ORDER BY number", submission_id)
         return [SavedOutput(**{name: row[name] for name in SavedOutput.__slots__}) for row in rows]
 
     def owns(self, path: str) -> bool:
         """Whether a file is one that the ledger knows."""
-        return bool(self._rows("SELECT 1 FROM outputs WHERE path = ? LIMIT 1", path))
+        return bool(self._file.rows("SELECT 1 FROM outputs WHERE path = ? LIMIT 1", path))
 
     # -- who reads -----------------------------------------------------------------------------------------------------
 
@@ -294,7 +290,7 @@ class Ledger:
             JobInUse: Another one reads it.
         """
         now_s = self._clock()
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             row = db.execute(f"{SELECT} WHERE s.submission_id = ?", (submission_id,)).fetchone()
             if row is None:
                 raise LedgerError(f"The ledger has no submission {submission_id}.")
@@ -315,7 +311,7 @@ class Ledger:
 
     def release(self, submission_id: str, *, reader: int | None = None) -> None:
         """Let go of a job, if this process holds it, and no later ``reader`` in it does."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute(
                 "UPDATE submissions SET holder_id = NULL WHERE submission_id = ? AND holder_id = ?"
                 " AND reads = coalesce(?, reads)",
@@ -324,7 +320,7 @@ class Ledger:
 
     def taken_over(self, submission_id: str, *, reader: int | None = None) -> bool:
         """Whether somebody else who lives reads the job: another process, or a later ``reader`` in this one."""
-        rows = self._rows(f"{SELECT} WHERE s.submission_id = ?", submission_id)
+        rows = self._file.rows(f"{SELECT} WHERE s.submission_id = ?", submission_id)
         holder = holder_in(rows[0]) if rows else None
         if holder is None:
             return False
@@ -334,7 +330,7 @@ class Ledger:
 
     def beat(self) -> None:
         """Say that this process lives."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             self._register(db, self._clock())
 
     def recover(self) -> list[Submitted]:
@@ -344,7 +340,7 @@ class Ledger:
         """
         now_s = self._clock()
         found = []
-        for row in self._rows(f"{SELECT} WHERE s.state = ?", State.SENDING):
+        for row in self._file.rows(f"{SELECT} WHERE s.state = ?", State.SENDING):
             holder = holder_in(row)
             if holder is None or not self._can_read(holder, now_s):
                 found.append(row["submission_id"])
@@ -354,22 +350,14 @@ class Ledger:
                 State.UNCERTAIN,
                 note="The process that sent it died before it learned the job's id: it may run, or may not.",
             )
-        self._settle_reruns()
+        settle_reruns(self)
         return [row for row in map(self.find, found) if row is not None]
-
-    def _settle_reruns(self) -> None:
-        """Note what is complete since a rerun brought the rest, where a process died before it could say so."""
-        for row in self.submissions([State.INCOMPLETE]):
-            reruns = self.reruns_of(row.submission_id)
-            if reruns and reruns[-1].state is State.DONE:
-                note = f"What was lost of it was made again by {reruns[-1].submission_id}."
-                self.now_is(row.submission_id, State.DONE, note=note)
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
     def find(self, some_id: str) -> Submitted | None:
         """Return the submission of this submission id or job id, or None."""
-        rows = self._rows(f"{SELECT} WHERE s.submission_id = ? OR s.job_id = ? LIMIT 1", some_id, some_id)
+        rows = self._file.rows(f"{SELECT} WHERE s.submission_id = ? OR s.job_id = ? LIMIT 1", some_id, some_id)
         return self._submitted(rows[0]) if rows else None
 
     def submissions(
@@ -386,57 +374,22 @@ class Ledger:
         if limit is not None:
             query += " LIMIT ?"
             values.append(limit)
-        return [self._submitted(row) for row in reversed(self._rows(query, *values))]
-
-    def collectable(self) -> list[Submitted]:
-        """Return what may still bring something, oldest first: jobs under way, and losses that nobody made good yet.
-
-        What was lost again and again is not among them: each time it was paid for.
-        """
-        return [
-            row
-            for row in self.submissions([*UNDER_WAY, State.INCOMPLETE])
-            if row.state is not State.INCOMPLETE or self._is_newest_try(row)
-        ]
-
-    def _is_newest_try(self, row: Submitted) -> bool:
-        """Whether nothing makes this loss good, be it a first job's or a rerun's, and it may be tried again."""
-        tries = self._tries(row)
-        newest = tries[-1].submission_id if tries else row.submission_id
-        return newest == row.submission_id and len(tries) < MOST_RERUNS
-
-    def newest_try(self, row: Submitted) -> Submitted:
-        """Return the newest submission that makes this one's loss good, or this one where there is none."""
-        tries = self._tries(row)
-        return tries[-1] if tries else row
-
-    def with_tries(self, row: Submitted) -> list[Submitted]:
-        """Return a submission and, where it is a first one, all that make losses of it good, oldest first."""
-        return [row, *(self._tries(row) if row.entry.batches is None else [])]
-
-    def _tries(self, row: Submitted) -> list[Submitted]:
-        """Return what makes the same loss good, oldest first; what was refused never ran, and is none."""
-        root_id = row.submission_id if row.entry.batches is None else row.entry.parent_id
-        return [
-            each
-            for each in self.reruns_of(root_id or "")
-            if each.entry.batches is not None and each.state is not State.REFUSED
-        ]
+        return [self._submitted(row) for row in reversed(self._file.rows(query, *values))]
 
     def reruns_of(self, submission_id: str) -> list[Submitted]:
         """Return the submissions that name this one as their first, oldest first."""
-        rows = self._rows(f"{SELECT} WHERE s.parent_id = ? ORDER BY s.created_s", submission_id)
+        rows = self._file.rows(f"{SELECT} WHERE s.parent_id = ? ORDER BY s.created_s", submission_id)
         return [self._submitted(row) for row in rows]
 
     def held_elsewhere(self, submission_id: str) -> bool:
         """Whether a living process, this one included, reads the job."""
-        rows = self._rows(f"{SELECT} WHERE s.submission_id = ?", submission_id)
+        rows = self._file.rows(f"{SELECT} WHERE s.submission_id = ?", submission_id)
         holder = holder_in(rows[0]) if rows else None
         return holder is not None and self._can_read(holder, self._clock())
 
     def batch_seconds(self, endpoint_id: str, template_name: str, *, latest: int = 20) -> float | None:
         """Return the longest that a batch of this template took here of late, in seconds, or None."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT max(seconds) AS seconds FROM (SELECT gpu_s / batch_count AS seconds FROM submissions"
             " WHERE endpoint_id = ? AND template_name = ? AND state = ? AND gpu_s > 0 ORDER BY changed_s DESC LIMIT ?)",
             endpoint_id,
@@ -447,35 +400,6 @@ class Ledger:
         return rows[0]["seconds"] if rows else None
 
     # -- inside --------------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            if self._pid != os.getpid():  # a fork: SQLite's connections must not cross it
-                self._open()
-            db = self._connection
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield db
-                except BaseException:
-                    db.execute("ROLLBACK")
-                    raise
-                db.execute("COMMIT")
-            except (sqlite3.Error, UnicodeEncodeError, OverflowError) as exc:
-                if db.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):
-                        db.execute("ROLLBACK")
-                raise LedgerError(f"The ledger {self.path} could not be written: {exc}. {_cause_of(exc)}") from exc
-
-    def _rows(self, query: str, *values: Any) -> Sequence[sqlite3.Row]:
-        with self._lock:
-            if self._pid != os.getpid():
-                self._open()
-            try:
-                return self._connection.execute(query, values).fetchall()
-            except (sqlite3.Error, UnicodeEncodeError) as exc:
-                raise LedgerError(f"The ledger {self.path} could not be read: {exc}.") from exc
 
     def _register(self, db: sqlite3.Connection, now_s: float) -> None:
         holder = self.holder
@@ -508,7 +432,7 @@ class Ledger:
         before_s = self._clock() - _KEPT_S
         ended = json.dumps(sorted(ENDED))
         try:
-            with self._transaction() as db:
+            with self._file.transaction() as db:
                 db.execute(
                     "DELETE FROM submissions WHERE changed_s < ? AND state IN (SELECT value FROM json_each(?))",
                     (before_s, ended),
@@ -522,18 +446,10 @@ class Ledger:
                     (self._clock() - 24 * 3600,),
                 )
         except LedgerError as exc:
-            self._connection.close()
+            self._file.close()
             raise ConfigurationError(f"{exc} Nothing was sent.") from exc
 
     def _submitted(self, row: sqlite3.Row) -> Submitted:
         holder = holder_in(row)
         reads = holder is not None and self._can_read(holder, self._clock())
         return submitted_in(row, held_by=str(holder) if reads else None)
-
-
-def _cause_of(exc: Exception) -> str:
-    if isinstance(exc, UnicodeEncodeError):
-        return "It keeps names of files and folders in UTF-8, and this one is none: choose another, or --no-ledger."
-    if isinstance(exc, sqlite3.OperationalError) and "locked" in str(exc):
-        return "Does another program keep it locked?"
-    return "Is the disk full, or the folder read-only?"
