@@ -155,6 +155,11 @@ CASES = {
     "worker: raises": Case(worker="raises", error=JobFailed, match="no such model", partial=0),
     # -- results
     "result: lost": Case(faults=(Fault("job-done", DropReport()),)),
+    "result: lost, and lines with it, until RunPod ends the job": Case(
+        faults=(Fault("job-done", DropReport()), Fault("job-stream", DropPiece(2)), Fault("job-stream", DropPiece(6))),
+        config={"default_execution_timeout_s": 1},
+        jobs=2,
+    ),
     "result: overtaken by a progress update": Case(faults=(Fault("job-done", LateProgress()),), worker="progress"),
     "result: over RunPod's limit": Case(config={"run_output_limit_bytes": 1000}, aggregate=True),
     "result: none, and no pieces": Case(

@@ -57,6 +57,12 @@ class AnswerReader:
         return missing_batches(native.arrived, count) if native.numbered and count and not native.lost else None
 
     @property
+    def has_gap(self) -> bool:
+        """Whether a line is missing that came before one that is here, so that it was lost on its way."""
+        seqs = {line.seq for line in self.arrived}
+        return bool(seqs) and len(seqs) <= max(seqs)
+
+    @property
     def done(self) -> bool:
         """Whether the worker has said its last word, or every batch that it spoke of is here: little can still come."""
         return self._native.done or self.missing_batches(0) == ()

@@ -91,7 +91,7 @@ def _timed_out_or_lost(job_id: str, status: JobStatus | None, reader: AnswerRead
     missing = reader.missing_batches(terms.batch_count)
     if missing == ():
         return None  # every batch is here; what was lost is the word that these were all
-    if not (terms.read_before or reader.done):
+    if not (terms.read_before or reader.done or reader.has_gap):
         return JobTimedOut(text, job_id=job_id)
     error = OutputLost(f"{text} It may well have been done: a part of its answer was lost on its way.", job_id=job_id)
     error.missing_batches = tuple(range(terms.batch_count)) if missing is None else missing
