@@ -18,6 +18,14 @@ from runpod_comfy.emulator.comfyui import ComfyUIStandIn
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _hang_ups_end_processes():
+    """Where the tests run under ``nohup``, what they start must still see a closed terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with the portrait example, where the command starts."""
