@@ -107,6 +107,13 @@ def test_what_cannot_be_converted_is_named(cli, folder):
     assert "node 7 (Mystery)" in done.err
 
 
+def test_a_template_is_not_made_a_template_again(cli, folder):
+    (folder / "done.json.jinja").write_text('{# mine #}\n{"1": {"class_type": "A", "inputs": {"x": {{ x }}}}}')
+    done = cli("template", "create", "done.json.jinja")
+    assert done.code == 2
+    assert "is a template already" in done.err
+
+
 def test_show_lists_name_default_range_and_place(cli, typed):
     done = cli("template", "show", typed)
     assert any(line.split()[:2] == ["size", "64"] and "from 16 to 512" in line for line in done.lines)

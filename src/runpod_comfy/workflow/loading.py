@@ -23,6 +23,8 @@ __all__ = ["IMAGE_SUFFIXES", "plain_workflow", "read_any", "read_beside", "read_
 IMAGE_SUFFIXES: Final = frozenset({".avif", ".jpeg", ".jpg", ".png", ".webp"})
 """The endings of images that may carry a workflow."""
 
+_TEMPLATE_SUFFIXES: Final = frozenset({".j2", ".jinja", ".jinja2"})
+
 # Without these in it, a file is no workflow that has to be changed.
 _MARKS: Final = ('"nodes"', '"$', '"title":"$')
 
@@ -57,7 +59,17 @@ def read_any(file: Path) -> dict[str, Any]:
         return read_embedded(file)
     from runpod_comfy.workflow.relaxed_json import read_json  # noqa: PLC0415 - templates don't need it here
 
-    data = read_json(read_text(file), template=file.name)
+    text = read_text(file)
+    try:
+        data = read_json(text, template=file.name)
+    except TemplateError as exc:
+        if file.suffix.lower() not in _TEMPLATE_SUFFIXES:
+            raise
+        raise TemplateError(
+            f"{file.name} is a template already, and no workflow to make one of: `run` takes it as it is, and "
+            "`template show` lists its variables.",
+            template=file.name,
+        ) from exc
     if not isinstance(data, dict):
         raise TemplateError(f"{file.name} is no workflow: its JSON is no object.", template=file.name)
     return data
