@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 TEMPLATE = """{
   "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "{{ model | default('a') }}"}},
@@ -60,6 +61,19 @@ def test_the_plan_tells_what_the_rest_takes_by_what_was_made(cli):
     assert "s of execution, $0." in again.err
     assert "by 3 jobs of this folder" in again.err
     assert "disk       about" in again.err
+
+
+def test_photos_that_the_template_does_not_read_are_told_before_anything_is_made(cli):
+    Image.new("RGB", (8, 8)).save("me.png")
+    Path("rows.csv").write_text("prompt,image\na mug,me.png\n")
+    done = cli("batch", "t.jinja", "rows.csv", "-o", "out", "--local", "--dry-run")
+    assert "1 row = 1 image" in done.err
+    assert "the rows name 1 photo(s), and t.jinja reads none" in done.err
+    assert "prompt; unused: image" in done.err
+    Path("t.jinja").write_text(TEMPLATE.replace("default('p')", "default(input_images[0])"))
+    done = cli("batch", "t.jinja", "rows.csv", "-o", "out", "--local", "--dry-run")
+    assert "no effect" not in done.err
+    assert "prompt, image (photos)" in done.err
 
 
 def test_a_grid_needs_no_data(cli):

@@ -1,4 +1,5 @@
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -97,10 +98,13 @@ def test_columns_that_the_template_does_not_use_are_told():
     assert "price" not in plan.tasks[0].variables
 
 
-def test_the_column_that_names_photos_counts_as_used():
-    data = Table(rows=(Row(id="a", line=2, values={"prompt": "a"}),), columns=("prompt", "image", "price"))
-    plan = make_plan(tasks_of(data), data, TEMPLATE)
-    assert (plan.used, plan.unused) == (("prompt", "image (photos)"), ("price",))
+def test_the_column_that_names_photos_counts_as_used_where_the_template_reads_photos():
+    row = Row(id="a", line=2, values={"prompt": "a"}, photos=(Path("me.png"),))
+    data = Table(rows=(row,), columns=("prompt", "image", "price"))
+    plan = make_plan([], data, WorkflowTemplate.from_string('{"1": "{{ prompt }} {{ input_images[0] }}"}'))
+    assert (plan.used, plan.unused, plan.ignored_photos) == (("prompt", "image (photos)"), ("price",), 0)
+    plan = make_plan([], data, TEMPLATE)
+    assert (plan.used, plan.unused, plan.ignored_photos) == (("prompt",), ("image", "price"), 1)
 
 
 def test_variables_for_all_rows_give_way_to_a_rows_own():

@@ -129,6 +129,7 @@ class DatasetCommand:
         self._show(plan, table, axes, todo, folder.manifest.tasks)
         if not todo:
             self._output.note("  nothing is left to do")
+            self._output.note(f"  look at them: {asked.output_dir / PAGE_NAME}")
             return self._output.succeed(self._data())
         self._agree(sum(task.num_samples for task in todo))
         sha256 = template_sha256(template)
@@ -197,9 +198,14 @@ class DatasetCommand:
         grid = f" x {product_text(axes, zipped=asked.zipped)} cells" if axes else ""
         samples = f" x {asked.num_samples} samples" if asked.num_samples > 1 else ""
         note(
-            f"  {asked.data or 'grid'}: {len(table.rows):,} rows{grid}{samples} = {plan.image_count:,} images in "
-            f"{len(plan.tasks):,} jobs, on {asked.target}"
+            f"  {asked.data or 'grid'}: {len(table.rows):,} row{'s' * (len(table.rows) != 1)}{grid}{samples} = "
+            f"{plan.image_count:,} images in {len(plan.tasks):,} jobs, on {asked.target}"
         )
+        if plan.ignored_photos:
+            self._output.warn(
+                f"the rows name {plan.ignored_photos:,} photo(s), and {asked.template.name} reads none: they will have "
+                "no effect. Use {{ input_images[0] }} or {{ input_images_dir }} in the template."
+            )
         if plan.used:
             note(
                 f"  columns    {', '.join(plan.used)}" + (f"; unused: {', '.join(plan.unused)}" if plan.unused else "")

@@ -70,6 +70,7 @@ class Plan:
         tasks: The tasks in the order in which they start.
         used: Columns that are variables of the template, and the one that names photos.
         unused: Columns that are not; they are kept with the images.
+        ignored_photos: How many photos the rows name, where the template reads none.
         slowest: Variables whose change costs most, dearest first.
         model_loads: How often a model is loaded in this order, on one worker.
         unordered_loads: How often in the order of the data.
@@ -78,6 +79,7 @@ class Plan:
     tasks: tuple[Task, ...]
     used: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    ignored_photos: int = 0
     slowest: tuple[str, ...] = ()
     model_loads: int = 0
     unordered_loads: int = 0
@@ -149,12 +151,14 @@ def make_plan(tasks: Sequence[Task], table: Table, template: WorkflowTemplate) -
         TemplateError: The template cannot be rendered for the first row.
     """
     photos = next((name for name in PHOTO_COLUMNS if name in table.columns), None)
+    reads_photos = template.uses("input_images_dir") or template.uses("input_images")
     used = tuple(
         f"{name} (photos)" if name == photos else name
         for name in table.columns
-        if name == photos or template.uses(name)
+        if template.uses(name) or (name == photos and reads_photos)
     )
-    unused = tuple(name for name in table.columns if not template.uses(name) and name not in {"id", "seed", photos})
+    own = {"id", "seed", *((photos,) if reads_photos else ())}
+    unused = tuple(name for name in table.columns if not template.uses(name) and name not in own)
     costs = _costs(tasks, template)
     slowest = tuple(sorted(costs, key=lambda name: -costs[name]))
     ranks = {name: _ranks(tasks, name) for name in slowest}
@@ -164,6 +168,7 @@ def make_plan(tasks: Sequence[Task], table: Table, template: WorkflowTemplate) -
         tasks=tuple(ordered),
         used=used,
         unused=unused,
+        ignored_photos=0 if reads_photos else sum(len(row.photos) for row in table.rows),
         slowest=slowest,
         model_loads=_changes(ordered, loading),
         unordered_loads=_changes(tasks, loading),
