@@ -198,6 +198,11 @@ def _warnings(
             f"{len(images)} input image(s) were given, and the template uses neither {{{{ input_images_dir }}}} nor "
             "{{ input_images }}: they will have no effect."
         )
+    if not images and template.uses("input_images_dir") and "input_images_dir" not in template.declarations:
+        found.append(
+            "the template reads {{ input_images_dir }} and no input image was given: its node gets the whole of "
+            "ComfyUI's input folder, or refuses it. Name photos."
+        )
     if batch_size > 1 and not template.uses("batch_size"):
         found.append(
             f"batch_size is {batch_size} and the template does not use {{{{ batch_size }}}}: each batch makes as many "
