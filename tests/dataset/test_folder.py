@@ -11,6 +11,7 @@ from runpod_comfy.dataset.folder import OutputFolder
 from runpod_comfy.dataset.manifest import Manifest, read_manifest
 from runpod_comfy.dataset.metadata import flat_rows, metadata_text
 from runpod_comfy.dataset.plan import Task
+from runpod_comfy.dataset.reference import manifest_lines
 from runpod_comfy.dataset.rows import Row
 from runpod_comfy.dataset.template_copy import copy_template, template_sha256
 from runpod_comfy.errors import ConfigurationError
@@ -65,6 +66,48 @@ def test_a_manifest_that_somebody_edited_is_refused(line, tmp_path):
     path.write_text(f"{line}\n{json.dumps(image_line())}\n")
     with pytest.raises(ConfigurationError, match="line 1 is no line of a manifest"):
         Manifest.open(path)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"file": "../victim.png"},
+        {"file": "images/../../victim.png"},
+        {"file": "/etc/victim.png"},
+        {"file": 5},
+        {"sample": "../../../victim"},
+        {"sample": -1},
+        {"index": "a"},
+        {"index": -1},
+        {"variables": []},
+        {"columns": "x"},
+        {"seed": "x"},
+        {"size_bytes": "x"},
+        {"width": "<b>"},
+    ],
+    ids=str,
+)
+def test_a_line_that_leads_out_of_the_folder_or_is_of_wrong_kinds_is_refused_by_all_readers(about, tmp_path):
+    (tmp_path / "manifest.jsonl").write_text(f"{json.dumps(image_line())}\n{json.dumps(image_line() | about)}\n")
+    with pytest.raises(ConfigurationError, match=f"line 2 is no line of a manifest: its {min(about)} is"):
+        read_manifest(tmp_path / "manifest.jsonl")
+    with pytest.raises(ConfigurationError, match="line 2 is no line of a manifest"):
+        list(manifest_lines(tmp_path / "manifest.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["file", "sample", "task", "index"])
+def test_a_line_that_lacks_what_it_needs_is_refused(name, tmp_path):
+    line = image_line()
+    del line[name]
+    (tmp_path / "manifest.jsonl").write_text(f"{json.dumps(line)}\n")
+    with pytest.raises(ConfigurationError, match=f"line 1 is no line of a manifest: it has no {name}"):
+        read_manifest(tmp_path / "manifest.jsonl")
+
+
+def test_a_line_that_is_nested_without_end_is_refused(tmp_path):
+    (tmp_path / "manifest.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(ConfigurationError, match="nested too deeply"):
+        read_manifest(tmp_path / "manifest.jsonl")
 
 
 def test_a_manifest_is_read_while_another_process_writes_it(tmp_path):

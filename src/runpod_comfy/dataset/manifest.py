@@ -16,12 +16,12 @@ image or a presigned address. ``schemas/manifest-line.json`` describes the lines
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from runpod_comfy.dataset.lines import read_line
 from runpod_comfy.dataset.metadata import json_line
 from runpod_comfy.errors import ConfigurationError
 
@@ -141,10 +141,10 @@ def _read(path: Path) -> _Found:
                 found.dropped = True
                 break
             try:
-                _note(found.tasks, json.loads(raw))
-            except (ValueError, TypeError, KeyError, AttributeError) as exc:
+                _note(found.tasks, read_line(raw))
+            except ValueError as exc:
                 raise ConfigurationError(
-                    f"{path}, line {number} is no line of a manifest. Put the file back as it was, or start "
+                    f"{path}, line {number} is no line of a manifest: {exc}. Put the file back as it was, or start "
                     "with another --output-dir."
                 ) from exc
             found.size_bytes += len(raw)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from runpod_comfy.dataset.lines import read_line
 from runpod_comfy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -65,9 +65,11 @@ def manifest_lines(manifest: Path) -> Iterator[dict[str, Any]]:
                 if not raw.endswith(b"\n"):
                     return  # cut off by a crash
                 try:
-                    yield json.loads(raw)
+                    yield read_line(raw)
                 except ValueError as exc:
-                    raise ConfigurationError(f"{manifest}, line {number} is not JSON. Put it back as it was.") from exc
+                    raise ConfigurationError(
+                        f"{manifest}, line {number} is no line of a manifest: {exc}. Put it back as it was."
+                    ) from exc
     except OSError as exc:
         raise ConfigurationError(f"{manifest} cannot be read ({exc.strerror}). Name a dataset's folder.") from exc
 
