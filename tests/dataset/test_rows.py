@@ -50,6 +50,21 @@ def test_a_cell_is_a_number_only_where_it_is_written_as_one(cell, value, write):
     assert type(row.values["x"]) is type(value)
 
 
+def test_digits_without_end_stay_text(write):
+    for cell in ("9" * 5000, "9" * 400 + ".5"):
+        [row] = write(f"x,y\n{cell},1\n").rows
+        assert row.values["x"] == cell
+
+
+def test_an_id_is_a_name_though_it_looks_like_a_number(write):
+    assert [row.id for row in write("id,x\n1.10,a\n1.1,b\n1.0,c\n1,d\n").rows] == ["1.10", "1.1", "1.0", "1"]
+
+
+def test_a_json_line_that_is_nested_without_end_spares_the_others(write):
+    table = write('{"x": 1}\n' + "[" * 100_000 + "\n", "data.jsonl")
+    assert ([row.values for row in table.rows], [bad.line for bad in table.bad]) == ([{"x": 1}], [2])
+
+
 def test_decimal_commas_are_refused_with_the_columns_name(write):
     with pytest.raises(InputError, match=r"'cfg' has decimal commas \(7,5\). Write 7.5"):
         write("prompt;cfg\na;7,5\nb;8\n")
@@ -118,6 +133,7 @@ def test_a_folder_of_pictures_is_a_row_each(tmp_path):
         ('a,b\n"1,2\n', "data.csv", "quote left open"),
         (b"pr\xfcfung\n1\n", "data.csv", "not UTF-8"),
         ("a", "data.xlsx", "no format of rows"),
+        (b"PAR1 and no more", "data.parquet", "cannot be read as Parquet"),
     ],
 )
 def test_what_is_no_table_is_refused_with_the_reason(content, name, words, write):

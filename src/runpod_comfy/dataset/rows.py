@@ -34,6 +34,7 @@ _DELIMITERS = ",;\t"
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _ID_DIGITS = 16
+_MAX_NUMBER_CHARS = 300  # beyond, a decimal is infinite, and Python reads no whole number of 4,300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,13 +141,14 @@ def _with_numbers(records: list[_Record], path: Path) -> list[_Record]:
             written = commas[0].replace(",", ".")
             raise InputError(f"{path}: the column {column!r} has decimal commas ({commas[0]}). Write {written}.")
     return [
-        replace(each, cells={name: _value(cell) for name, cell in each.cells.items()}) if each.cells else each
+        replace(each, cells={name: _value(name, cell) for name, cell in each.cells.items()}) if each.cells else each
         for each in records
     ]
 
 
-def _value(cell: str) -> str | int | float:
-    if _NUMBER.fullmatch(cell):
+def _value(column: str, cell: str) -> str | int | float:
+    # An id is a name: 1.10 and 1.1 are two articles.
+    if column != "id" and len(cell) <= _MAX_NUMBER_CHARS and _NUMBER.fullmatch(cell):
         return float(cell) if "." in cell else int(cell)
     return cell
 
@@ -167,7 +169,7 @@ def _jsonl_records(text: str) -> Iterator[_Record]:
             continue
         try:
             cells = json.loads(line)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             yield _Record(number, reason=f"is not JSON ({exc})")
             continue
         if isinstance(cells, dict):
@@ -178,10 +180,14 @@ def _jsonl_records(text: str) -> Iterator[_Record]:
 
 def _parquet_records(path: Path) -> Iterator[_Record]:
     try:
-        from pyarrow import parquet  # noqa: PLC0415 - optional, and large
+        from pyarrow import ArrowException, parquet  # noqa: PLC0415 - optional, and large
     except ImportError as exc:
         raise InputError(f"Reading {path} needs pyarrow: pip install 'runpod-comfy-client[datasets]'.") from exc
-    for number, cells in enumerate(parquet.read_table(path).to_pylist(), 1):
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except ArrowException as exc:
+        raise InputError(f"{path} cannot be read as Parquet: {exc}") from exc
+    for number, cells in enumerate(rows, 1):
         yield _Record(number, {name: value for name, value in cells.items() if value is not None})
 
 
