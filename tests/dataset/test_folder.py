@@ -46,7 +46,7 @@ def test_what_was_written_is_known_when_it_is_opened_again(tmp_path):
     assert again.tasks["b"].job_ended
 
 
-@pytest.mark.parametrize("cut", range(1, 40, 3))
+@pytest.mark.parametrize("cut", range(2, 40, 3))
 def test_a_line_cut_by_a_crash_is_left_out_and_written_over(cut, tmp_path):
     path = tmp_path / "manifest.jsonl"
     with Manifest.open(path) as manifest:
@@ -58,6 +58,19 @@ def test_a_line_cut_by_a_crash_is_left_out_and_written_over(cut, tmp_path):
         manifest.add(image_line("c", index=2))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["task"] for line in lines] == ["a", "c"]
+
+
+def test_a_last_line_without_its_break_is_whole_and_is_not_paid_for_again(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    with Manifest.open(path) as manifest:
+        manifest.add(image_line("a"))
+    path.write_bytes(path.read_bytes().rstrip())
+    assert set(read_manifest(path)) == {"a"}
+    assert [line["task"] for line in manifest_lines(path)] == ["a"]
+    with Manifest.open(path) as manifest:
+        assert (set(manifest.tasks), manifest.dropped) == ({"a"}, False)
+        manifest.add(image_line("b", index=1))
+    assert [json.loads(line)["task"] for line in path.read_text().splitlines()] == ["a", "b"]
 
 
 @pytest.mark.parametrize("line", ["x", "[]", "{}", '{"task": "a"}', "3"])

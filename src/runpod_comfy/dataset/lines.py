@@ -14,7 +14,22 @@ from runpod_comfy.media.files import check_relative_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["read_line"]
+__all__ = ["is_cut", "read_line"]
+
+
+def is_cut(raw: bytes) -> bool:
+    """Whether a crash has cut a line, or it is still being written.
+
+    One that lacks its line break alone is whole, as no beginning of a JSON object is JSON: editors take the last
+    break of a file away.
+    """
+    if raw.endswith(b"\n"):
+        return False
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def read_line(raw: bytes) -> dict[str, Any]:
@@ -82,13 +97,14 @@ def _is_file(value: Any) -> bool:
 
 _REQUIRED: Final = {
     "job/1": ("job_id", "first_batch"),
-    "image/1": ("sample", "batch", "file"),
+    "image/1": ("sample", "batch", "file", "row_id"),
     "batch/1": ("batch", "batches"),
 }
 _CHECKS: Final[dict[str, Callable[[Any], bool]]] = {
     "schema": _is_text,
     "task": _is_text,
     "index": _is_count,
+    "row_id": _is_text,
     "sample": _is_count,
     "batch": _is_count,
     "batches": _is_count,

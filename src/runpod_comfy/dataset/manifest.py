@@ -21,7 +21,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from runpod_comfy.dataset.lines import read_line
+from runpod_comfy.dataset.lines import is_cut, read_line
 from runpod_comfy.dataset.metadata import json_line
 from runpod_comfy.errors import ConfigurationError
 
@@ -90,6 +90,8 @@ class Manifest:
         self._file = path.open("r+b") if path.exists() else path.open("x+b")
         self._file.truncate(found.size_bytes)
         self._file.seek(found.size_bytes)
+        if not found.ended:
+            self._file.write(b"\n")
 
     @classmethod
     def open(cls, path: Path) -> Manifest:
@@ -126,10 +128,11 @@ class Manifest:
 
 @dataclass(slots=True)
 class _Found:
-    """What a file holds: the tasks, the bytes of its whole lines, and whether a cut one follows them."""
+    """What a file holds: tasks, the bytes of whole lines, if the last has its break, if a cut one follows."""
 
     tasks: dict[str, TaskRecord] = field(default_factory=dict)
     size_bytes: int = 0
+    ended: bool = True
     dropped: bool = False
 
 
@@ -137,7 +140,7 @@ def _read(path: Path) -> _Found:
     found = _Found()
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
-            if not raw.endswith(b"\n"):
+            if is_cut(raw):
                 found.dropped = True
                 break
             try:
@@ -148,6 +151,7 @@ def _read(path: Path) -> _Found:
                     "with another --output-dir."
                 ) from exc
             found.size_bytes += len(raw)
+            found.ended = raw.endswith(b"\n")
     return found
 
 

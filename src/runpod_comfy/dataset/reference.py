@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from runpod_comfy.dataset.lines import read_line
+from runpod_comfy.dataset.lines import is_cut, read_line
 from runpod_comfy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def manifest_lines(manifest: Path) -> Iterator[dict[str, Any]]:
     try:
         with manifest.open("rb") as file:
             for number, raw in enumerate(file, 1):
-                if not raw.endswith(b"\n"):
-                    return  # cut off by a crash
+                if is_cut(raw):
+                    return
                 try:
                     yield read_line(raw)
                 except ValueError as exc:
