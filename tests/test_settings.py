@@ -104,6 +104,12 @@ def test_credentials_in_an_address_are_not_shown(env):
     assert "hunter2" not in str(caught.value)
 
 
+def test_an_address_with_a_password_beside_the_key_is_refused_before_anything_is_sent(env):
+    with pytest.raises(ConfigurationError, match="takes a key alone") as caught:
+        EndpointSettings.resolve(base_url="https://me:hunter2@host.example/v2", environ=env)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_an_address_of_the_endpoint_is_answered_with_its_id(env):
     with pytest.raises(ConfigurationError, match="the endpoint's id is 'abc1'"):
         EndpointSettings.resolve(endpoint="https://api.runpod.ai/v2/abc1/run", environ=env)

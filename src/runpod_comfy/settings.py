@@ -262,7 +262,13 @@ def _whole_number(env: Mapping[str, str], variable: str, *, default: int, lowest
 
 def _base_url(base_url: str | None, env: Mapping[str, str], profile: Profile) -> str:
     found = base_url or env.get("RUNPOD_ENDPOINT_BASE_URL") or profile.base_url or DEFAULT_BASE_URL
-    return _http_url(found, "RUNPOD_ENDPOINT_BASE_URL")
+    url = _http_url(found, "RUNPOD_ENDPOINT_BASE_URL")
+    if "@" in urlsplit(url).netloc:  # aiohttp sends no key beside them, and raises a ValueError of its own
+        raise ConfigurationError(
+            f"{shown_url(url)} was given with a user or password, and RunPod's API takes a key alone. Leave them out "
+            "(argument, or RUNPOD_ENDPOINT_BASE_URL)."
+        )
+    return url
 
 
 def _endpoint_id(endpoint: object, env: Mapping[str, str], profile: Profile) -> str:

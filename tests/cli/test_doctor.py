@@ -315,3 +315,8 @@ def test_the_bundle_holds_no_key_wherever_it_came_from(cli, config, monkeypatch,
 
 def test_what_looks_like_a_key_is_not_passed_on_either():
     assert redacted("Authorization: Bearer abc.def-1, rpa_XYZ", set()) == "Authorization: <removed>, <removed>"
+
+
+def test_a_token_in_an_address_is_not_passed_on():
+    text = 'base_url = "https://host/v2?a=1&access_token=abc&b=2"'
+    assert redacted(text, set()) == 'base_url = "https://host/v2?a=1&access_token=<removed>&b=2"'

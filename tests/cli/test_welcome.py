@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runpod_comfy.cli.unfinished import continuing
+from runpod_comfy.cli.unfinished import continuing, under_way
 from runpod_comfy.cli.welcome import Situation, look_around, welcome
 from runpod_comfy.profiles import Profile, store_profile
 
@@ -49,6 +49,18 @@ def test_an_unfinished_dataset_comes_with_the_command_that_goes_on(cli):
     assert cli(*command).code in {0, 1}
     assert cli("batch", "t.jinja", "rows.csv", "-o", "whole", "--local").code == 0
     assert continuing(Path("whole")) is None
+
+
+@pytest.mark.parametrize(
+    "option", [["--comfyui", "http://me:hunter2@127.0.0.1:9"], ["--comfyui=http://me:hunter2@[::1]:9"]]
+)
+def test_the_command_in_a_datasets_folder_holds_no_password(option, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["runpod-comfy", "batch", "t.jinja", *option, "--var", "prompt=http://a@b"])
+    under_way(tmp_path, "runpod-comfy")
+    command = continuing(tmp_path)
+    assert "hunter2" not in command
+    assert "--comfyui" in command
+    assert "prompt=http://a@b" in command
 
 
 @pytest.mark.usefixtures("runpod_emulator")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["complete", "continuing", "under_way"]
@@ -15,6 +17,8 @@ __all__ = ["complete", "continuing", "under_way"]
 _PLACE = (".runpod-comfy", "command")
 _BEGINNING = ("runpod-comfy", "batch")
 _LONGEST = 2000  # characters
+_URL_USER = re.compile(r"(?<=://)[^/?#]*@")
+_ADDRESSES = ("--comfyui", "--base-url")
 
 
 def under_way(folder: Path, command_name: str) -> None:
@@ -22,7 +26,22 @@ def under_way(folder: Path, command_name: str) -> None:
     file = folder.joinpath(*_PLACE)
     with contextlib.suppress(OSError):
         file.parent.mkdir(exist_ok=True)
-        file.write_text(shlex.join([command_name, *sys.argv[1:]]) + "\n", "utf-8", errors="surrogateescape")
+        words = [command_name, *_without_passwords(sys.argv[1:])]
+        file.write_text(shlex.join(words) + "\n", "utf-8", errors="surrogateescape")
+
+
+def _without_passwords(words: Iterable[str]) -> Iterator[str]:
+    """Yield a command's words without the user and the password of addresses: datasets are given to others."""
+    is_address = False
+    for word in words:
+        option, equals, value = word.partition("=")
+        if is_address:
+            yield _URL_USER.sub("", word)
+        elif equals and option in _ADDRESSES:
+            yield f"{option}={_URL_USER.sub('', value)}"
+        else:
+            yield word
+        is_address = word in _ADDRESSES
 
 
 def complete(folder: Path) -> None:

@@ -25,6 +25,7 @@ __all__ = ["redacted", "write_bundle"]
 _TOLD = re.compile(r"(?i)^(RUNPOD_|COMFYUI_|BUCKET_|WORKER_|CI$|TERM$|NO_COLOR$|LC_ALL$|LANG$|(https?|all|no)_proxy$)")
 _SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|auth)")
 _SECRET_TEXT = re.compile(r"(?i)\brpa_[A-Za-z0-9]+|\b(?:bearer|basic)\s+[\w.~+/=-]+|(?<=://)[^/@\s\"']+@")
+_SECRET_IN_QUERY = re.compile(r"(?i)([?&][\w.-]*(?:key|token|secret|password|auth|signature)[\w.-]*=)[^&#\s\"']+")
 _JOBS = 50
 
 
@@ -58,7 +59,7 @@ def redacted(text: str, secrets: set[str]) -> str:
     """
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "<removed>")
-    return _SECRET_TEXT.sub("<removed>", text)
+    return _SECRET_IN_QUERY.sub(r"\1<removed>", _SECRET_TEXT.sub("<removed>", text))
 
 
 def _secrets(environ: Mapping[str, str]) -> set[str]:
