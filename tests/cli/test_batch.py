@@ -96,6 +96,7 @@ def test_failed_rows_are_summed_up_and_told_by_the_exit_code(cli):
         (["rows.csv", "--grid", "colour=1"], "no variable"),
         (["rows.csv", "--grid", "color"], "not name=values"),
         (["rows.csv", "--grid", "color=1..4000"], "--max-images 12000"),
+        (["rows.csv", "--grid", "color=1..9000", "--grid", "prompt=1..9000", "--grid", "seed=1..9000"], "--max-images"),
         ([], "neither DATA nor a --grid"),
         (["missing.csv"], "cannot be read"),
         (["bad.csv"], "--skip-bad"),

@@ -76,6 +76,16 @@ def test_what_cannot_be_meant_is_refused(axes, options):
         tasks_of(table({"prompt": "a"}), *axes, **options)
 
 
+@pytest.mark.parametrize(("values", "axes"), [({"batch_size": 2}, []), ({}, ["batch_size=1,2"])])
+def test_the_size_of_batches_does_not_vary_and_that_is_said_before_anything_is_sent(values, axes):
+    template = WorkflowTemplate.from_string(
+        """{"1": {"class_type": "EmptyLatentImage", "inputs": {"batch_size": {{ batch_size }}}}}"""
+    )
+    with pytest.raises(ConfigurationError, match="Pass --batch-size N"):
+        make_tasks(table(values), [parse_axis(axis) for axis in axes], template=template)
+    assert tasks_of(table({"batch_size": 2}))  # a column that the template does not use is one more column
+
+
 def test_what_loads_a_model_changes_least_often():
     data = table(*({"prompt": f"p{n}", "model": "ab"[n % 2]} for n in range(6)))
     plan = make_plan(tasks_of(data, "cfg=5,7"), data, TEMPLATE)

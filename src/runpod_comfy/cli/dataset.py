@@ -23,7 +23,7 @@ from runpod_comfy.cli.targets import make_executor
 from runpod_comfy.cli.verbs import COMMAND_NAME
 from runpod_comfy.cost import GpuTime, cost_text
 from runpod_comfy.dataset.folder import OutputFolder
-from runpod_comfy.dataset.grids import parse_axis, product_text
+from runpod_comfy.dataset.grids import cell_count, parse_axis, product_text
 from runpod_comfy.dataset.naming import NamePattern, split_word_in
 from runpod_comfy.dataset.plan import make_plan, make_tasks, render_task
 from runpod_comfy.dataset.rows import Row, Table, read_rows
@@ -118,7 +118,9 @@ class DatasetCommand:
     def _in(self, folder: OutputFolder, template: WorkflowTemplate, table: Table, axes: list[Axis]) -> int:
         asked = self._asked
         run = folder.run or {}
-        run_seed = int(run.get("seed", secrets.randbelow(2**32)))
+        run_seed = run.get("seed", secrets.randbelow(2**32))
+        if type(run_seed) is not int:
+            raise ConfigurationError(f"{folder.root / 'run.json'}: its seed is no whole number. Put it back as it was.")
         plan = self._plan(template, table, axes, run_seed=run_seed)
         todo = pending(plan.tasks, folder, batch_size=asked.batch_size, retry_failed=asked.retry_failed)
         if asked.dry_run:
@@ -168,6 +170,13 @@ class DatasetCommand:
 
     def _plan(self, template: WorkflowTemplate, table: Table, axes: list[Axis], *, run_seed: int) -> Plan:
         asked = self._asked
+        count = len(table.rows) * cell_count(axes, zipped=asked.zipped) * asked.num_samples
+        if count > asked.max_images:
+            cells = product_text(axes, zipped=asked.zipped)
+            raise ConfigurationError(
+                f"That is {len(table.rows):,} rows x {cells} cells x {asked.num_samples} samples = {count:,} images. "
+                f"Pass --max-images {count} if you mean it."
+            )
         tasks = make_tasks(
             table,
             axes,
@@ -178,13 +187,6 @@ class DatasetCommand:
             run_seed=run_seed,
             variables=asked.variables,
         )
-        if len(tasks) * asked.num_samples > asked.max_images:
-            cells = product_text(axes, zipped=asked.zipped)
-            count = len(tasks) * asked.num_samples
-            raise ConfigurationError(
-                f"That is {len(table.rows):,} rows x {cells} cells x {asked.num_samples} samples = {count:,} images. "
-                f"Pass --max-images {count} if you mean it."
-            )
         if asked.name and not asked.allow_split_words:
             _refuse_split_words(NamePattern(asked.name), tasks)
         return make_plan(tasks, table, template)

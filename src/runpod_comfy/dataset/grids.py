@@ -28,7 +28,7 @@ from runpod_comfy.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["MAX_AXIS_VALUES", "Axis", "cells", "parse_axis", "product_text"]
+__all__ = ["MAX_AXIS_VALUES", "Axis", "cell_count", "cells", "parse_axis", "product_text"]
 
 MAX_AXIS_VALUES = 10_000
 """More values on one axis than this are taken for a slip of the finger."""
@@ -90,6 +90,16 @@ def cells(axes: Sequence[Axis], *, zipped: bool = False) -> Iterator[Mapping[str
     combined = zip(*columns, strict=True) if zipped and axes else itertools.product(*columns)
     for values in combined:
         yield dict(zip(names, values, strict=True))
+
+
+def cell_count(axes: Sequence[Axis], *, zipped: bool = False) -> int:
+    """Return how many combinations there are, without making them: a few long axes have more than memory holds.
+
+    >>> cell_count([Axis("a", (1, 2)), Axis("b", (1, 2))]), cell_count([])
+    (4, 1)
+    """
+    lengths = [len(axis.values) for axis in axes]
+    return max(lengths) if zipped and lengths else math.prod(lengths)
 
 
 def product_text(axes: Sequence[Axis], *, zipped: bool = False) -> str:

@@ -118,12 +118,14 @@ def make_tasks(
         variables: The same for all rows; a row's columns win.
 
     Raises:
-        ConfigurationError: The policy is none, or the grid varies what the template does not have.
+        ConfigurationError: The policy is none, the grid varies what the template does not have, or something varies
+            the size of batches.
         InputError: A row's ``seed`` is no seed.
     """
     strangers = [axis.name for axis in axes if not template.uses(axis.name)]
     if strangers:
         raise ConfigurationError(f"--grid varies {strangers[0]!r}, which is no variable of {template.name}.")
+    _refuse_batch_size(axes, table, template)
     grid = list(cells(axes, zipped=zipped))
     tasks: list[Task] = []
     for row in table.rows:
@@ -142,6 +144,15 @@ def make_tasks(
                 )
             )
     return tasks
+
+
+def _refuse_batch_size(axes: Sequence[Axis], table: Table, template: WorkflowTemplate) -> None:
+    """Refuse it before anything is sent: which images a batch holds is decided for all rows."""
+    what = "The grid" if any(axis.name == "batch_size" for axis in axes) else None
+    if what is None and template.uses("batch_size") and any("batch_size" in row.values for row in table.rows):
+        what = "A column"
+    if what is not None:
+        raise ConfigurationError(f"{what} cannot vary batch_size: it is the same for all rows. Pass --batch-size N.")
 
 
 def make_plan(tasks: Sequence[Task], table: Table, template: WorkflowTemplate) -> Plan:
