@@ -76,6 +76,24 @@ def test_what_cannot_be_meant_is_refused(axes, options):
         tasks_of(table({"prompt": "a"}), *axes, **options)
 
 
+def test_a_grid_of_seeds_is_computed_with_them_whether_the_template_has_a_seed_or_not():
+    tasks = tasks_of(table({"prompt": "a", "seed": 5}), "seed=11,12", "cfg=5,7")
+    assert [(task.seed, task.cell["seed"], task.variables["cfg"]) for task in tasks] == [
+        (11, 11, 5),
+        (11, 11, 7),
+        (12, 12, 5),
+        (12, 12, 7),
+    ]
+    assert all("seed" not in task.variables for task in tasks)
+    with pytest.raises(InputError, match="--grid seed is 'x'"):
+        tasks_of(table({}), "seed=x")
+
+
+def test_a_seed_for_all_rows_gives_way_to_a_rows_own():
+    tasks = tasks_of(table({"prompt": "a", "seed": 5}, {"prompt": "b"}), variables={"seed": 77})
+    assert [(task.seed, "seed" in task.variables) for task in tasks] == [(5, False), (77, False)]
+
+
 @pytest.mark.parametrize(("values", "axes"), [({"batch_size": 2}, []), ({}, ["batch_size=1,2"])])
 def test_the_size_of_batches_does_not_vary_and_that_is_said_before_anything_is_sent(values, axes):
     template = WorkflowTemplate.from_string(

@@ -212,12 +212,7 @@ class DatasetCommand:
             note(
                 f"  columns    {', '.join(plan.used)}" + (f"; unused: {', '.join(plan.unused)}" if plan.unused else "")
             )
-        seeds = (
-            "the same for all"
-            if asked.seeds != "per-row"
-            else "a row's own" + (", the same in its cells" if axes else "")
-        )
-        note(f"  seeds      {seeds}")
+        note(f"  seeds      {self._about_seeds(axes)}")
         if plan.slowest:
             loads = f": {plan.model_loads} model loads" if plan.model_loads > 1 else ""
             instead = f" instead of {plan.unordered_loads}" if plan.unordered_loads > plan.model_loads else ""
@@ -236,6 +231,13 @@ class DatasetCommand:
         )
         for line in lines:
             note(line)
+
+    def _about_seeds(self, axes: list[Axis]) -> str:
+        if any(axis.name == "seed" for axis in axes):
+            return "the grid's"
+        if self._asked.seeds != "per-row" or "seed" in (self._asked.variables or {}):
+            return "the same for all"
+        return "a row's own" + (", the same in its cells" if axes else "")
 
     def _show_and_end(
         self, plan: Plan, table: Table, axes: list[Axis], todo: Sequence[Task], tasks: Mapping[str, TaskRecord]

@@ -113,33 +113,37 @@ def make_tasks(
         template: Its variables decide which columns are used.
         zipped: Take the axes' values together instead of all combinations.
         num_samples: Images for each task.
-        seeds: ``same``, ``per-row``, or a number that all tasks start from. A row's own column ``seed`` wins.
+        seeds: ``same``, ``per-row``, or a number that all tasks start from. A ``seed`` among the variables wins, then
+            a row's own column ``seed``, then the grid's.
         run_seed: Where drawn seeds come from; the same number gives the same seeds.
         variables: The same for all rows; a row's columns win.
 
     Raises:
         ConfigurationError: The policy is none, the grid varies what the template does not have, or something varies
             the size of batches.
-        InputError: A row's ``seed`` is no seed.
+        InputError: A ``seed`` is none.
     """
-    strangers = [axis.name for axis in axes if not template.uses(axis.name)]
+    strangers = [axis.name for axis in axes if axis.name != "seed" and not template.uses(axis.name)]
     if strangers:
         raise ConfigurationError(f"--grid varies {strangers[0]!r}, which is no variable of {template.name}.")
     _refuse_batch_size(axes, table, template)
+    variables = variables or {}
     grid = list(cells(axes, zipped=zipped))
     tasks: list[Task] = []
     for row in table.rows:
-        mine = {name: value for name, value in row.values.items() if template.uses(name) and name != "seed"}
-        seed = _seed(row, seeds, run_seed)
+        mine = {name: value for name, value in row.values.items() if template.uses(name)}
+        seed = _seed(row, seeds, run_seed, given=variables.get("seed"))
         for cell in grid:
+            given = {**variables, **mine, **cell}
+            given.pop("seed", None)  # the task's: one that stood here would not be the one that is computed with
             tasks.append(
                 Task(
                     index=len(tasks),
                     key=_key(row, cell),
                     row=row,
                     cell=cell,
-                    variables={**(variables or {}), **mine, **cell},
-                    seed=seed,
+                    variables=given,
+                    seed=_whole_seed(cell["seed"], "--grid seed") if "seed" in cell else seed,
                     num_samples=num_samples,
                 )
             )
@@ -190,10 +194,12 @@ def _key(row: Row, cell: Mapping[str, Any]) -> str:
     return f"{row.id} {json.dumps(cell, sort_keys=True, default=str)}" if cell else row.id
 
 
-def _seed(row: Row, policy: str, run_seed: int) -> int:
-    given = row.values.get("seed")
+def _seed(row: Row, policy: str, run_seed: int, *, given: Any = None) -> int:
+    own = row.values.get("seed")
+    if own is not None:
+        return _whole_seed(own, f"line {row.line}: seed")
     if given is not None:
-        return _whole_seed(given, f"line {row.line}: seed")
+        return _whole_seed(given, "--var seed")
     if policy == "same":
         return run_seed % _SEEDS_BELOW
     if policy == "per-row":
