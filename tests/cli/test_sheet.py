@@ -79,6 +79,7 @@ def test_a_sheet_in_its_own_folder_does_not_show_itself(cli):
         (["out", "-o", "sheet.gif"], "neither .png, .jpg nor .webp"),
         (["a.png", "b.png", "-o", "b.png"], "b.png is one of the images"),
         (["empty"], "has no pictures"),
+        (["nowhere.png"], "There is no file nowhere.png"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(args, words, cli):

@@ -75,3 +75,12 @@ def test_nothing_outside_the_folder_is_read_for_a_manifest(tmp_path):
         (root / "images").mkdir()
         folder.manifest.add(image_line("a", 0, 0, "images/../../private.png"))
         assert missing_thumbs(root, folder.manifest.tasks) == []
+
+
+def test_no_thumbnail_is_written_through_a_symlink_out_of_the_folder(tmp_path):
+    outside, root = tmp_path / "outside", tmp_path / "out"
+    outside.mkdir()
+    (root / "__gallery__").mkdir(parents=True)
+    (root / "__gallery__" / "thumbs").symlink_to(outside)
+    assert not keep_thumb(root, 0, 0, encoded())
+    assert list(outside.iterdir()) == []

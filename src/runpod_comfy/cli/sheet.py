@@ -11,7 +11,7 @@ import click
 
 from runpod_comfy.cli.options import output_options
 from runpod_comfy.cli.verbs import HELP_OPTIONS, Verb
-from runpod_comfy.errors import ConfigurationError
+from runpod_comfy.errors import ConfigurationError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,10 @@ def _tiles(what: Sequence[Path], target: Path) -> list[Tile]:
             tiles += tiles_of_dataset(path, num_samples=_num_samples(path))
         else:
             earlier = _earlier_sheets(target) if path.is_dir() else set()
-            tiles += tiles_of_files(each for each in find_images([path]) if each.resolve() not in earlier)
+            files = find_images([path])
+            if files == [path] and not path.exists():
+                raise InputError(f"There is no file {path}. Check the path.")
+            tiles += tiles_of_files(each for each in files if each.resolve() not in earlier)
     if target.exists() and any(target.samefile(path) for tile in tiles for path in tile.paths[-1:] if path.exists()):
         raise ConfigurationError(f"{target} is one of the images. Name another file with -o.")
     if not tiles:

@@ -82,7 +82,7 @@ def keep_thumb(root: Path, index: int, sample: int, data: bytes) -> bool:
     try:
         with decoding():
             small = thumb_data(data)
-        _write(root / thumb_name(index, sample), small)
+        _write(root, thumb_name(index, sample), small)
     except (InputError, OSError) as exc:
         logger.warning("row %s, sample %s: no thumbnail could be made: %s", index, sample, exc)
         return False
@@ -136,7 +136,7 @@ def make_thumbs(root: Path, wanted: Sequence[Missing], *, on_thumb: Callable[[in
 
 def _make(root: Path, missing: Missing) -> bool:
     try:
-        _write(root / thumb_name(missing.index, missing.sample), thumb_data(missing.path.read_bytes()))
+        _write(root, thumb_name(missing.index, missing.sample), thumb_data(missing.path.read_bytes()))
     except (InputError, OSError) as exc:
         logger.warning("%s: no thumbnail could be made: %s", missing.path, exc)
         return False
@@ -160,7 +160,11 @@ def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
         return ()
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(root: Path, name: str, data: bytes) -> None:
+    path = root / name
+    # A dataset may come from somebody else, with symlinks in it: nothing outside the folder is written.
+    if not path.parent.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{path.parent} goes through a symlink that leads out of {root}.")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
