@@ -97,6 +97,7 @@ def test_a_manifest_that_somebody_edited_is_refused(line, tmp_path):
         {"seed": "x"},
         {"size_bytes": "x"},
         {"width": "<b>"},
+        {"at": "x"},
     ],
     ids=str,
 )

@@ -65,6 +65,10 @@ def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and value >= 0
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _is_side(value: Any) -> bool:
     return value is None or _is_count(value)
 
@@ -96,7 +100,7 @@ def _is_file(value: Any) -> bool:
 
 
 _REQUIRED: Final = {
-    "job/1": ("job_id", "first_batch"),
+    "job/1": ("job_id", "first_batch", "at"),
     "image/1": ("sample", "batch", "file", "row_id"),
     "batch/1": ("batch", "batches"),
 }
@@ -118,5 +122,6 @@ _CHECKS: Final[dict[str, Callable[[Any], bool]]] = {
     "node": _is_object_or_null,
     "seed": _is_seed,
     "photos": _is_photos,
+    "at": _is_number,
     "error": _is_object_or_null,
 }
